@@ -1,0 +1,86 @@
+//! The table of peers, by slot.
+
+use crate::engine::peer::Peer;
+use crate::zmtp::encoder::Batch;
+
+/// Emptied batches that are kept for their buffers while messages are dealt out to many peers.
+const SPARE_BATCHES: usize = 16;
+/// A larger buffer is not kept: it would be held for a peer that may get little.
+const SPARE_BYTES: usize = 64 * 1024;
+
+/// A socket's peers. A slot is reused after its peer has gone.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    slots: Vec<Option<Peer>>,
+    free: Vec<usize>,
+    /// Peers that something was given to and that have not been written to since.
+    writable: Vec<usize>,
+    spare: Vec<Batch>,
+}
+
+impl Peers {
+    /// The slot that the next peer will get.
+    pub(crate) fn next_slot(&self) -> usize {
+        self.free.last().copied().unwrap_or(self.slots.len())
+    }
+
+    /// Puts a peer into [`next_slot`](Self::next_slot).
+    pub(crate) fn insert(&mut self, peer: Peer) {
+        match self.free.pop() {
+            Some(slot) => self.slots[slot] = Some(peer),
+            None => self.slots.push(Some(peer)),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, slot: usize) -> Option<&mut Peer> {
+        self.slots.get_mut(slot)?.as_mut()
+    }
+
+    pub(crate) fn remove(&mut self, slot: usize) -> Option<Peer> {
+        let peer = self.slots.get_mut(slot)?.take()?;
+        self.free.push(slot);
+        Some(peer)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &Peer)> {
+        self.slots.iter().enumerate().filter_map(|(slot, peer)| Some((slot, peer.as_ref()?)))
+    }
+
+    pub(crate) fn slots(&self) -> Vec<usize> {
+        self.iter().map(|(slot, _)| slot).collect()
+    }
+
+    /// Gives a peer a change, after which it may have something to write.
+    #[inline]
+    pub(crate) fn give<R>(&mut self, slot: usize, give: impl FnOnce(&mut Peer, &mut Vec<Batch>) -> R) -> Option<R> {
+        let peer = self.slots.get_mut(slot)?.as_mut()?;
+        let result = give(peer, &mut self.spare);
+        if !peer.in_writable && peer.wants_write() {
+            peer.in_writable = true;
+            self.writable.push(slot);
+        }
+        Some(result)
+    }
+
+    /// The peers that have something to write.
+    pub(crate) fn take_writable(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.writable)
+    }
+
+    /// Puts the list back for its buffer, with the peers that are still to be written.
+    pub(crate) fn restore_writable(&mut self, writable: Vec<usize>) {
+        self.writable = writable;
+    }
+
+    /// Keeps an emptied batch for its buffer; gives it back if there is no need.
+    pub(crate) fn recycle(&mut self, mut batch: Batch) -> Option<Batch> {
+        if self.slots.len() - self.free.len() < 2 || batch.capacity() > SPARE_BYTES || self.spare.len() >= SPARE_BATCHES
+        {
+            return Some(batch);
+        }
+        batch.clear();
+        self.spare.push(batch);
+        None
+    }
+}

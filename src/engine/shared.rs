@@ -1,0 +1,227 @@
+//! What a socket's handles, its I/O task and its dialling and listening tasks share.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Wake, Waker};
+
+use futures::task::AtomicWaker;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::endpoint::Endpoint;
+use crate::monitor::Reporter;
+use crate::options::Options;
+use crate::queue::inbound::Inbound;
+use crate::queue::lock;
+use crate::queue::outbound::Outbound;
+use crate::stats::{Closed, Counters};
+use crate::transport::Connected;
+
+/// Names one `bind` or `connect` of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AttachmentId(u64);
+
+/// A bound or connected endpoint, with the task that serves it.
+#[derive(Debug)]
+pub(crate) struct Attachment {
+    pub(crate) id: AttachmentId,
+    pub(crate) kind: AttachmentKind,
+    /// As the user wrote it.
+    pub(crate) requested: Endpoint,
+    /// With nothing left to choose.
+    pub(crate) resolved: Endpoint,
+    pub(crate) task: JoinHandle<()>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AttachmentKind {
+    Bound,
+    Connected,
+}
+
+/// How a connection ended, for the task that dialled it.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) was_ready: bool,
+    /// Trying again soon is pointless.
+    pub(crate) permanent: bool,
+    pub(crate) cause: String,
+}
+
+/// A new connection on its way to the I/O task.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) connected: Connected,
+    pub(crate) attachment: AttachmentId,
+    pub(crate) endpoint: Endpoint,
+    /// Held until the handshake is finished; only accepted connections need one.
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    /// Told when the connection has ended; only dialled connections are waited for.
+    pub(crate) ended: Option<oneshot::Sender<Ended>>,
+}
+
+/// What the I/O task is asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Attach(Box<Arrival>),
+    /// End every connection of an attachment that is no more.
+    Detach(AttachmentId),
+    /// Deliver what is queued, for as long as linger allows, and end.
+    Close,
+}
+
+/// The state of a socket that others may wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// With so many peers that have finished the handshake.
+    Open {
+        peers: usize,
+    },
+    Closed(Closed),
+    /// The runtime ended under the socket.
+    Abandoned,
+}
+
+/// Wakes the I/O task and tells it what for.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    task: AtomicWaker,
+    commands: Mutex<Vec<Command>>,
+    /// Slots of peers whose streams may be ready.
+    ready: Mutex<Vec<usize>>,
+}
+
+impl Signal {
+    pub(crate) fn wake(&self) {
+        self.task.wake();
+    }
+
+    /// To be called before looking for work, so that a wake-up during the look is not lost.
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.task.register(waker);
+    }
+
+    pub(crate) fn command(&self, command: Command) {
+        lock(&self.commands).push(command);
+        self.wake();
+    }
+
+    pub(crate) fn take_commands(&self) -> Vec<Command> {
+        std::mem::take(&mut lock(&self.commands))
+    }
+
+    /// Moves the slots of peers that may be ready into `into`, which is empty.
+    pub(crate) fn take_ready(&self, into: &mut Vec<usize>) {
+        std::mem::swap(&mut *lock(&self.ready), into);
+    }
+}
+
+/// The waker of one peer's stream: it names the peer, so that a wake-up costs what the ready peers cost.
+#[derive(Debug)]
+pub(crate) struct PeerWaker {
+    shared: Arc<Shared>,
+    slot: usize,
+    /// Already named and not yet looked at.
+    named: AtomicBool,
+}
+
+impl PeerWaker {
+    pub(crate) fn new(shared: Arc<Shared>, slot: usize) -> Self {
+        Self { shared, slot, named: AtomicBool::new(false) }
+    }
+
+    /// To be called before the stream is polled again.
+    pub(crate) fn reset(&self) {
+        self.named.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Wake for PeerWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.named.swap(true, Ordering::SeqCst) {
+            lock(&self.shared.signal.ready).push(self.slot);
+            self.shared.signal.wake();
+        }
+    }
+}
+
+/// Everything of a socket but its peers.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) outbound: Outbound,
+    pub(crate) inbound: Inbound,
+    pub(crate) signal: Signal,
+    pub(crate) reporter: Reporter,
+    pub(crate) presence: watch::Sender<Presence>,
+    pub(crate) counters: Counters,
+    /// One for each accepted connection that may be in the handshake.
+    pub(crate) handshakes: Arc<Semaphore>,
+    /// `None` once the socket is closed.
+    attachments: Mutex<Option<Vec<Attachment>>>,
+    next_attachment: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(options: Options) -> Self {
+        Self {
+            outbound: Outbound::new(options.send),
+            inbound: Inbound::new(options.receive),
+            signal: Signal::default(),
+            reporter: Reporter::default(),
+            presence: watch::Sender::new(Presence::Open { peers: 0 }),
+            counters: Counters::default(),
+            handshakes: Arc::new(Semaphore::new(options.max_pending_handshakes.min(Semaphore::MAX_PERMITS))),
+            attachments: Mutex::new(Some(Vec::new())),
+            next_attachment: AtomicU64::new(0),
+            options,
+        }
+    }
+
+    pub(crate) fn next_attachment(&self) -> AttachmentId {
+        AttachmentId(self.next_attachment.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Keeps an attachment, made by `start`; `None` if the socket is closed.
+    pub(crate) fn attach(&self, start: impl FnOnce() -> Attachment) -> Option<()> {
+        lock(&self.attachments).as_mut().map(|attachments| attachments.push(start()))
+    }
+
+    /// Removes the attachments of this kind and endpoint; `None` if the socket is closed.
+    pub(crate) fn detach(&self, kind: AttachmentKind, endpoint: &Endpoint) -> Option<Vec<Attachment>> {
+        let mut attachments = lock(&self.attachments);
+        let attachments = attachments.as_mut()?;
+        let matches = |attachment: &Attachment| {
+            attachment.kind == kind && (attachment.resolved == *endpoint || attachment.requested == *endpoint)
+        };
+        let (gone, kept) = std::mem::take(attachments).into_iter().partition(matches);
+        *attachments = kept;
+        Some(gone)
+    }
+
+    /// Removes all attachments and allows no more.
+    pub(crate) fn detach_all(&self) -> Vec<Attachment> {
+        lock(&self.attachments).take().unwrap_or_default()
+    }
+
+    pub(crate) fn is_attached(&self) -> bool {
+        lock(&self.attachments).as_ref().is_some_and(|attachments| !attachments.is_empty())
+    }
+
+    /// Marks the end, unless it is marked already.
+    pub(crate) fn end(&self, end: Presence) {
+        self.presence.send_if_modified(|presence| {
+            let open = matches!(presence, Presence::Open { .. });
+            if open {
+                *presence = end;
+            }
+            open
+        });
+        self.reporter.close();
+    }
+}

@@ -1,0 +1,93 @@
+//! Read buffers, shared by all peers of a socket: an idle peer holds none.
+
+use bytes::BytesMut;
+
+/// Reads begin with this size …
+const SMALLEST: usize = 8 * 1024;
+/// … and grow up to this one while they come back full.
+const LARGEST: usize = 256 * 1024;
+/// So many emptied buffers are kept; some may still be read by a user.
+const SPARE: usize = 3;
+/// After so many small reads in a row the buffers shrink again.
+const QUIET_READS: usize = 64;
+
+/// The buffers that are free, and the size that reads have at present.
+#[derive(Debug)]
+pub(crate) struct Slabs {
+    size: usize,
+    quiet: usize,
+    spare: Vec<BytesMut>,
+}
+
+impl Default for Slabs {
+    fn default() -> Self {
+        Self { size: SMALLEST, quiet: 0, spare: Vec::new() }
+    }
+}
+
+impl Slabs {
+    /// An empty buffer with room for a read.
+    pub(crate) fn take(&mut self) -> BytesMut {
+        let free = self.spare.iter_mut().position(|slab| slab.try_reclaim(self.size));
+        match free {
+            Some(index) => self.spare.swap_remove(index),
+            None => BytesMut::with_capacity(self.size),
+        }
+    }
+
+    /// Takes a buffer back, when its contents have been used or are shared with others.
+    pub(crate) fn put(&mut self, mut slab: BytesMut) {
+        slab.clear();
+        if self.spare.len() < SPARE {
+            self.spare.push(slab);
+        } else {
+            // The oldest one may be kept busy by a user for long.
+            self.spare.rotate_left(1);
+            self.spare[SPARE - 1] = slab;
+        }
+    }
+
+    /// Learns from a read of `count` bytes where there was room for `room`.
+    pub(crate) fn learn(&mut self, count: usize, room: usize) {
+        if count == room {
+            self.quiet = 0;
+            self.size = (self.size * 4).min(LARGEST);
+        } else if count >= SMALLEST {
+            self.quiet = 0;
+        } else if self.size > SMALLEST {
+            self.quiet += 1;
+            if self.quiet == QUIET_READS {
+                *self = Self::default();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_used_again_once_nobody_shares_it() {
+        let mut slabs = Slabs::default();
+        let mut slab = slabs.take();
+        slab.extend_from_slice(b"message");
+        let address = slab.as_ptr();
+        let message = slab.split().freeze();
+        slabs.put(slab);
+        assert_ne!(slabs.take().as_ptr(), address);
+        drop(message);
+        assert_eq!(slabs.take().as_ptr(), address);
+    }
+
+    #[test]
+    fn reads_grow_while_they_are_full_and_shrink_when_it_is_quiet() {
+        let mut slabs = Slabs::default();
+        for _ in 0..5 {
+            slabs.learn(1, 1);
+        }
+        assert_eq!(slabs.take().capacity(), LARGEST);
+        (0..QUIET_READS).for_each(|_| slabs.learn(100, LARGEST));
+        assert_eq!(slabs.take().capacity(), SMALLEST);
+    }
+}

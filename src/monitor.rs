@@ -1,0 +1,279 @@
+//! The monitor: what happens to a socket's connections, as a bounded stream of events.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use futures::Stream;
+
+use crate::endpoint::Endpoint;
+use crate::error::ProtocolError;
+use crate::transport::PeerAddress;
+use crate::zmtp::greeting::Version;
+use crate::zmtp::socket_type::SocketType;
+
+/// So many events wait for a monitor that is not read; after that the oldest ones are given up.
+const CAPACITY: usize = 1_024;
+
+/// Names one connection of one socket; never used twice in a socket's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub(crate) u64);
+
+impl std::fmt::Display for PeerId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "peer {}", self.0)
+    }
+}
+
+/// The connection that an [`Event`] is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Peer {
+    /// Its number in this socket.
+    pub id: PeerId,
+    /// The endpoint of this socket that it belongs to: bound if it was accepted, connected if it was dialled.
+    pub endpoint: Endpoint,
+    /// Who is at the other end.
+    pub address: PeerAddress,
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DisconnectReason {
+    /// The peer closed the connection.
+    PeerClosed,
+    /// The peer did what the protocol forbids.
+    Protocol(ProtocolError),
+    /// The system reported an error.
+    Io(std::io::ErrorKind),
+    /// This socket closed it: `unbind`, `disconnect`, `close`.
+    Local,
+}
+
+impl std::fmt::Display for DisconnectReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::PeerClosed => f.write_str("the peer closed the connection"),
+            Self::Protocol(error) => error.fmt(f),
+            Self::Io(kind) => kind.fmt(f),
+            Self::Local => f.write_str("closed by this socket"),
+        }
+    }
+}
+
+/// Something that happened to a socket's connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The socket listens.
+    Listening {
+        /// Where: nothing is left to choose in it.
+        endpoint: Endpoint,
+    },
+    /// The socket no longer listens or no longer connects there.
+    Detached {
+        /// Where.
+        endpoint: Endpoint,
+    },
+    /// Accepting a connection failed; it is tried again after `delay`.
+    AcceptFailed {
+        /// The listening endpoint.
+        endpoint: Endpoint,
+        /// The system's words.
+        cause: String,
+        /// The pause.
+        delay: Duration,
+    },
+    /// A connection was accepted; the handshake begins.
+    Accepted(Peer),
+    /// A connection was made; the handshake begins.
+    Connected(Peer),
+    /// Connecting failed or a connection ended; it is tried again after `delay`.
+    ConnectRetried {
+        /// The endpoint.
+        endpoint: Endpoint,
+        /// What ended the last attempt.
+        cause: String,
+        /// The pause before the next one.
+        delay: Duration,
+    },
+    /// The handshake succeeded: messages can flow.
+    HandshakeSucceeded {
+        /// The connection.
+        peer: Peer,
+        /// The peer's socket type.
+        socket_type: SocketType,
+        /// The version both sides speak.
+        version: Version,
+    },
+    /// The connection ended before the handshake was finished.
+    HandshakeFailed {
+        /// The connection.
+        peer: Peer,
+        /// Why.
+        reason: DisconnectReason,
+    },
+    /// The connection ended after a successful handshake.
+    Disconnected {
+        /// The connection.
+        peer: Peer,
+        /// Why.
+        reason: DisconnectReason,
+        /// How many messages went back to the head of the outbound queue because they had not left.
+        returned: usize,
+    },
+    /// The reader was too slow: so many events before this one are gone.
+    Missed(u64),
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    events: VecDeque<Event>,
+    missed: u64,
+    closed: bool,
+    waker: Option<Waker>,
+}
+
+/// The events of one socket from the moment of [`monitor`](crate::PushSocket::monitor) on; ends when the socket is
+/// closed.
+///
+/// Bounded: whoever reads too slowly loses the oldest events and is told how many by [`Event::Missed`]. A monitor
+/// never slows its socket down.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use futures::StreamExt;
+/// use sinew::{Event, PullSocket};
+///
+/// let pull = PullSocket::new();
+/// let mut monitor = pull.monitor();
+/// let endpoint = pull.bind("tcp://127.0.0.1:*").await?;
+/// assert_eq!(monitor.next().await, Some(Event::Listening { endpoint }));
+/// # Ok::<(), sinew::BindError>(()) }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct Monitor(Arc<Mutex<Ring>>);
+
+impl Stream for Monitor {
+    type Item = Event;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if ring.missed > 0 {
+            return Poll::Ready(Some(Event::Missed(std::mem::take(&mut ring.missed))));
+        }
+        match ring.events.pop_front() {
+            Some(event) => Poll::Ready(Some(event)),
+            None if ring.closed => Poll::Ready(None),
+            None => {
+                ring.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// Where a socket's parts report to.
+#[derive(Debug, Default)]
+pub(crate) struct Reporter {
+    rings: Mutex<Vec<Weak<Mutex<Ring>>>>,
+    /// How many rings there are, so that events nobody wants cost one load.
+    readers: AtomicUsize,
+}
+
+impl Reporter {
+    /// A new monitor; on a closed socket it has ended already.
+    pub(crate) fn subscribe(&self, closed: bool) -> Monitor {
+        let ring = Arc::new(Mutex::new(Ring { closed, ..Ring::default() }));
+        let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        rings.push(Arc::downgrade(&ring));
+        self.readers.store(rings.len(), Ordering::Relaxed);
+        Monitor(ring)
+    }
+
+    /// Reports an event, which is only made if somebody reads.
+    pub(crate) fn report(&self, event: impl FnOnce() -> Event) {
+        if self.readers.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let event = event();
+        self.each_ring(|ring| {
+            if ring.events.len() == CAPACITY {
+                ring.events.pop_front();
+                ring.missed += 1;
+            }
+            ring.events.push_back(event.clone());
+        });
+    }
+
+    /// Ends every monitor once it has been read to the end.
+    pub(crate) fn close(&self) {
+        self.each_ring(|ring| ring.closed = true);
+    }
+
+    fn each_ring(&self, mut change: impl FnMut(&mut Ring)) {
+        let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        rings.retain(|ring| {
+            let Some(ring) = ring.upgrade() else {
+                return false;
+            };
+            let waker = {
+                let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
+                change(&mut ring);
+                ring.waker.take()
+            };
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+            true
+        });
+        self.readers.store(rings.len(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt, StreamExt};
+
+    use super::*;
+
+    fn event(number: usize) -> Event {
+        Event::Listening { endpoint: format!("ipc://{number}").parse().unwrap() }
+    }
+
+    #[test]
+    fn a_slow_reader_is_told_how_many_events_it_missed() {
+        let reporter = Reporter::default();
+        let mut monitor = reporter.subscribe(false);
+        for number in 0..CAPACITY + 3 {
+            reporter.report(|| event(number));
+        }
+        assert_eq!(monitor.next().now_or_never(), Some(Some(Event::Missed(3))));
+        assert_eq!(monitor.next().now_or_never(), Some(Some(event(3))));
+        assert_eq!(monitor.by_ref().take(CAPACITY - 1).count().now_or_never(), Some(CAPACITY - 1));
+        assert_eq!(monitor.next().now_or_never(), None);
+    }
+
+    #[test]
+    fn without_a_reader_no_event_is_made() {
+        let reporter = Reporter::default();
+        drop(reporter.subscribe(false));
+        reporter.report(|| event(0));
+        reporter.report(|| panic!("nobody reads"));
+    }
+
+    #[test]
+    fn a_monitor_ends_with_its_socket() {
+        let reporter = Reporter::default();
+        let mut monitor = reporter.subscribe(false);
+        reporter.report(|| event(0));
+        reporter.close();
+        assert_eq!(monitor.next().now_or_never(), Some(Some(event(0))));
+        assert_eq!(monitor.next().now_or_never(), Some(None));
+        assert_eq!(reporter.subscribe(true).next().now_or_never(), Some(None));
+    }
+}

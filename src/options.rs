@@ -1,0 +1,230 @@
+//! The options of a socket: typed values, safe defaults, checked in one place.
+
+use std::time::Duration;
+
+use crate::error::BuildError;
+
+/// How much a queue may hold; 0 means no limit. Whichever is reached first counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HighWaterMark {
+    /// Whole messages.
+    pub(crate) messages: usize,
+    /// The sum of the frame bodies, in bytes.
+    pub(crate) bytes: usize,
+}
+
+impl HighWaterMark {
+    const DEFAULT: Self = Self { messages: 1_000, bytes: 64 << 20 };
+
+    /// Whether a message of `size` bytes may join `messages` others with `bytes` in all.
+    ///
+    /// A message larger than the byte mark passes when the queue is empty, or it could never be sent.
+    #[inline]
+    pub(crate) fn admits(&self, messages: usize, bytes: usize, size: usize) -> bool {
+        (self.messages == 0 || messages < self.messages)
+            && (self.bytes == 0 || messages == 0 || bytes.saturating_add(size) <= self.bytes)
+    }
+
+    /// Whether at most half of both marks is used: the moment to fill a queue up again.
+    #[inline]
+    pub(crate) fn half_empty(&self, messages: usize, bytes: usize) -> bool {
+        (self.messages == 0 || messages <= self.messages / 2) && (self.bytes == 0 || bytes <= self.bytes / 2)
+    }
+}
+
+/// What every socket type can be told; its builder shows the part that applies to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) send: HighWaterMark,
+    pub(crate) receive: HighWaterMark,
+    pub(crate) linger: Duration,
+    pub(crate) max_message_size: usize,
+    pub(crate) max_frames: usize,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) max_pending_handshakes: usize,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) reconnect_first: Duration,
+    pub(crate) reconnect_longest: Duration,
+    pub(crate) backlog: u32,
+    pub(crate) kernel_send_buffer: Option<usize>,
+    pub(crate) kernel_receive_buffer: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            send: HighWaterMark::DEFAULT,
+            receive: HighWaterMark::DEFAULT,
+            linger: Duration::from_secs(5),
+            max_message_size: 64 << 20,
+            max_frames: 10_000,
+            handshake_timeout: Duration::from_secs(10),
+            max_pending_handshakes: 1_024,
+            connect_timeout: Duration::from_secs(10),
+            reconnect_first: Duration::from_millis(100),
+            reconnect_longest: Duration::from_secs(30),
+            backlog: 1_024,
+            kernel_send_buffer: None,
+            kernel_receive_buffer: None,
+        }
+    }
+}
+
+impl Options {
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
+        let positive = [
+            ("max_message_size", self.max_message_size != 0),
+            ("max_frames", self.max_frames != 0),
+            ("handshake_timeout", !self.handshake_timeout.is_zero()),
+            ("max_pending_handshakes", self.max_pending_handshakes != 0),
+            ("connect_timeout", !self.connect_timeout.is_zero()),
+            ("reconnect_delay", !self.reconnect_first.is_zero()),
+            ("backlog", self.backlog != 0),
+            ("kernel_send_buffer", self.kernel_send_buffer != Some(0)),
+            ("kernel_receive_buffer", self.kernel_receive_buffer != Some(0)),
+        ];
+        if let Some((option, _)) = positive.into_iter().find(|(_, positive)| !positive) {
+            return Err(BuildError::Zero { option });
+        }
+        if self.reconnect_first > self.reconnect_longest {
+            return Err(BuildError::ReconnectDelay { first: self.reconnect_first, longest: self.reconnect_longest });
+        }
+        const KERNEL_MAXIMUM: u64 = i32::MAX as u64;
+        let bounded = [
+            ("backlog", u64::from(self.backlog)),
+            ("kernel_send_buffer", self.kernel_send_buffer.unwrap_or(1) as u64),
+            ("kernel_receive_buffer", self.kernel_receive_buffer.unwrap_or(1) as u64),
+        ];
+        match bounded.into_iter().find(|(_, value)| *value > KERNEL_MAXIMUM) {
+            Some((option, _)) => Err(BuildError::TooLarge { option, maximum: KERNEL_MAXIMUM }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The builder methods that every socket type shares, around a field `options: Options`.
+macro_rules! common_options {
+    () => {
+        /// How long [`close`](crate::PushSocket::close), or dropping the last handle, may go on delivering what
+        /// is queued. Default: 5 seconds; zero discards at once (and counts what was discarded).
+        #[must_use]
+        pub fn linger(mut self, linger: std::time::Duration) -> Self {
+            self.options.linger = linger;
+            self
+        }
+
+        /// The largest message that is sent or accepted, in bytes over all its frames. Default: 64 MiB.
+        ///
+        /// A larger one is refused by `send`; a peer that sends one loses its connection before anything is
+        /// allocated for it.
+        #[must_use]
+        pub fn max_message_size(mut self, bytes: usize) -> Self {
+            self.options.max_message_size = bytes;
+            self
+        }
+
+        /// The largest number of frames in a message, sent or accepted. Default: 10,000.
+        #[must_use]
+        pub fn max_frames(mut self, frames: usize) -> Self {
+            self.options.max_frames = frames;
+            self
+        }
+
+        /// How long a new connection may take to finish the ZMTP handshake. Default: 10 seconds.
+        #[must_use]
+        pub fn handshake_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.options.handshake_timeout = timeout;
+            self
+        }
+
+        /// How many accepted connections may be in the handshake at one time; further ones wait in the
+        /// listener's backlog. Default: 1,024.
+        #[must_use]
+        pub fn max_pending_handshakes(mut self, connections: usize) -> Self {
+            self.options.max_pending_handshakes = connections;
+            self
+        }
+
+        /// How long one attempt to connect to one address may take. Default: 10 seconds.
+        #[must_use]
+        pub fn connect_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.options.connect_timeout = timeout;
+            self
+        }
+
+        /// The pause before the first attempt to reconnect, and the longest one: it doubles from attempt to
+        /// attempt, with jitter, and starts again after a successful handshake. Default: 100 ms and 30 s.
+        #[must_use]
+        pub fn reconnect_delay(mut self, first: std::time::Duration, longest: std::time::Duration) -> Self {
+            self.options.reconnect_first = first;
+            self.options.reconnect_longest = longest;
+            self
+        }
+
+        /// How many connections the system may hold ready for a listener, `listen(2)`'s backlog. Default: 1,024.
+        #[must_use]
+        pub fn backlog(mut self, connections: u32) -> Self {
+            self.options.backlog = connections;
+            self
+        }
+
+        /// The size of the kernel's send buffer, `SO_SNDBUF`, in bytes. Default: the system's.
+        #[must_use]
+        pub fn kernel_send_buffer(mut self, bytes: usize) -> Self {
+            self.options.kernel_send_buffer = Some(bytes);
+            self
+        }
+
+        /// The size of the kernel's receive buffer, `SO_RCVBUF`, in bytes. Default: the system's.
+        #[must_use]
+        pub fn kernel_receive_buffer(mut self, bytes: usize) -> Self {
+            self.options.kernel_receive_buffer = Some(bytes);
+            self
+        }
+    };
+}
+
+pub(crate) use common_options;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(Options::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn zero_and_contradicting_values_are_named() {
+        let zero = Options { max_frames: 0, ..Options::default() };
+        assert_eq!(zero.check(), Err(BuildError::Zero { option: "max_frames" }));
+        let crossed = Options { reconnect_first: Duration::from_secs(60), ..Options::default() };
+        assert!(matches!(crossed.check(), Err(BuildError::ReconnectDelay { .. })));
+        let huge = Options { backlog: u32::MAX, ..Options::default() };
+        assert!(matches!(huge.check(), Err(BuildError::TooLarge { option: "backlog", .. })));
+    }
+
+    #[test]
+    fn a_mark_admits_up_to_its_messages_and_bytes() {
+        let mark = HighWaterMark { messages: 2, bytes: 10 };
+        assert!(mark.admits(0, 0, 5));
+        assert!(mark.admits(1, 5, 5));
+        assert!(!mark.admits(1, 5, 6));
+        assert!(!mark.admits(2, 2, 0));
+    }
+
+    #[test]
+    fn a_message_over_the_byte_mark_passes_when_nothing_is_queued() {
+        let mark = HighWaterMark { messages: 2, bytes: 10 };
+        assert!(mark.admits(0, 0, 11));
+        assert!(!mark.admits(1, 0, 11));
+    }
+
+    #[test]
+    fn zero_means_no_limit() {
+        let mark = HighWaterMark { messages: 0, bytes: 0 };
+        assert!(mark.admits(usize::MAX - 1, usize::MAX, usize::MAX));
+        assert!(mark.half_empty(usize::MAX, usize::MAX));
+    }
+}

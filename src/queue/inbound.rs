@@ -1,0 +1,296 @@
+//! The inbound queue: messages that peers have sent and no user has received yet, one lane per peer.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::task::{Poll, Waker};
+
+use crate::error::{RecvError, TryRecvError};
+use crate::message::Message;
+use crate::options::HighWaterMark;
+use crate::queue::lock;
+use crate::queue::waiters::{Ticket, Waiters, Woken};
+use crate::zmtp::run::Run;
+
+#[derive(Debug, Default)]
+struct State {
+    /// By the peer's slot. A lane outlives its peer until it is empty.
+    lanes: Vec<VecDeque<Run>>,
+    /// The lanes that are not empty, in the order of their turns.
+    turns: VecDeque<usize>,
+    messages: usize,
+    payload: usize,
+    waiters: Waiters,
+    closed: bool,
+    /// The engine has messages that found no room, and wants to know when there is some.
+    engine_waits: bool,
+}
+
+impl State {
+    /// The next message: one from each lane in turn.
+    #[inline]
+    fn pop(&mut self) -> Option<Message> {
+        let turn = *self.turns.front()?;
+        let lane = &mut self.lanes[turn];
+        let run = lane.front_mut()?;
+        let message = run.next();
+        if run.messages() == 0 {
+            lane.pop_front();
+        }
+        if lane.is_empty() {
+            self.turns.pop_front();
+        } else if self.turns.len() > 1 {
+            self.turns.rotate_left(1);
+        }
+        let message = message?;
+        self.messages -= 1;
+        self.payload -= message.byte_len();
+        Some(message)
+    }
+
+    fn push(&mut self, lane: usize, run: Run) {
+        if lane >= self.lanes.len() {
+            self.lanes.resize_with(lane + 1, VecDeque::new);
+        }
+        self.messages += run.messages();
+        self.payload += run.payload();
+        if self.lanes[lane].is_empty() {
+            self.turns.push_back(lane);
+        }
+        self.lanes[lane].push_back(run);
+    }
+
+    #[inline]
+    fn call_engine(&mut self, mark: &HighWaterMark) -> bool {
+        // Half a queue of room, not one message's: the engine works in batches.
+        self.engine_waits && mark.half_empty(self.messages, self.payload) && std::mem::take(&mut self.engine_waits)
+    }
+}
+
+/// What the engine is to be told after messages were taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Popped<T> {
+    pub(crate) value: T,
+    /// There is room again for the engine, which waits for it.
+    pub(crate) call_engine: bool,
+}
+
+/// The queue with its high-water marks.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    mark: HighWaterMark,
+    state: Mutex<State>,
+}
+
+impl Inbound {
+    pub(crate) fn new(mark: HighWaterMark) -> Self {
+        Self { mark, state: Mutex::default() }
+    }
+
+    /// Takes as many messages from the front of `waiting` as there is room for, and about `share` at most; `false` if some
+    /// are left.
+    pub(crate) fn offer(&self, lane: usize, waiting: &mut VecDeque<Run>, share: usize) -> bool {
+        let woken = {
+            let mut state = lock(&self.state);
+            if state.closed {
+                waiting.clear();
+                return true;
+            }
+            let before = state.messages;
+            while let Some(run) = waiting.front_mut() {
+                let (messages, payload) = (state.messages, state.payload);
+                let left = share.saturating_sub(messages - before);
+                let fits = run.messages() <= left
+                    && (self.mark.messages == 0 || messages + run.messages() <= self.mark.messages)
+                    && (self.mark.bytes == 0 || payload + run.payload() <= self.mark.bytes);
+                if fits {
+                    if let Some(run) = waiting.pop_front() {
+                        state.push(lane, run);
+                    }
+                    continue;
+                }
+                let admits =
+                    |more, bytes, size| more < left && self.mark.admits(messages + more, payload + bytes, size);
+                let Some(front) = run.split_front(admits) else {
+                    break;
+                };
+                if run.messages() == 0 {
+                    waiting.pop_front();
+                }
+                state.push(lane, front);
+            }
+            let added = state.messages - before;
+            state.waiters.take(added)
+        };
+        woken.wake();
+        waiting.is_empty()
+    }
+
+    /// The engine is about to sleep with messages that found no room; `false` if there is room already.
+    pub(crate) fn sleep(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.engine_waits = !self.mark.half_empty(state.messages, state.payload);
+        state.engine_waits
+    }
+
+    /// Takes the next message.
+    #[inline]
+    pub(crate) fn pop(&self) -> Result<Popped<Message>, TryRecvError> {
+        let mut state = lock(&self.state);
+        match state.pop() {
+            Some(value) => Ok(Popped { value, call_engine: state.call_engine(&self.mark) }),
+            None if state.closed => Err(TryRecvError::Closed),
+            None => Err(TryRecvError::Empty),
+        }
+    }
+
+    /// Takes up to `max` messages; says how many.
+    pub(crate) fn pop_many(&self, out: &mut Vec<Message>, max: usize) -> Result<Popped<usize>, TryRecvError> {
+        let mut state = lock(&self.state);
+        let before = out.len();
+        let count = state.messages.min(max);
+        out.reserve(count);
+        for _ in 0..count {
+            out.extend(state.pop());
+        }
+        match out.len() - before {
+            0 if state.closed => Err(TryRecvError::Closed),
+            0 => Err(TryRecvError::Empty),
+            value => Ok(Popped { value, call_engine: state.call_engine(&self.mark) }),
+        }
+    }
+
+    /// Registers for the next message, unless there is one: `Ready(Ok)` means "look again".
+    pub(crate) fn poll_wait(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<Result<(), RecvError>> {
+        let mut state = lock(&self.state);
+        if state.messages > 0 {
+            return Poll::Ready(Ok(()));
+        }
+        if state.closed {
+            return Poll::Ready(Err(RecvError::Closed));
+        }
+        // Registered under the lock under which the queue was found empty: no wake-up can fall in between.
+        state.waiters.register(ticket, waker);
+        Poll::Pending
+    }
+
+    /// Gives up waiting. A turn that was already given passes on to the next waiter, if there is a message.
+    pub(crate) fn leave(&self, ticket: Ticket) {
+        let woken = {
+            let mut state = lock(&self.state);
+            if state.waiters.leave(ticket) || state.messages == 0 {
+                return;
+            }
+            state.waiters.take(1)
+        };
+        woken.wake();
+    }
+
+    /// Discards what is queued and takes no more; says how many messages were discarded.
+    pub(crate) fn close(&self) -> usize {
+        let (discarded, woken): (_, Woken) = {
+            let mut state = lock(&self.state);
+            state.closed = true;
+            state.lanes.clear();
+            state.turns.clear();
+            state.payload = 0;
+            (std::mem::take(&mut state.messages), state.waiters.take(usize::MAX))
+        };
+        woken.wake();
+        discarded
+    }
+
+    /// Messages and bytes that are queued.
+    pub(crate) fn depth(&self) -> (usize, usize) {
+        let state = lock(&self.state);
+        (state.messages, state.payload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    /// A run of one-byte messages.
+    fn run(bytes: &[u8]) -> VecDeque<Run> {
+        let wire: Vec<u8> = bytes.iter().flat_map(|byte| [0, 1, *byte]).collect();
+        VecDeque::from([Run::packed(Bytes::from(wire), bytes.len(), bytes.len())])
+    }
+
+    fn queue(messages: usize, bytes: usize) -> Inbound {
+        Inbound::new(HighWaterMark { messages, bytes })
+    }
+
+    fn drain(queue: &Inbound) -> Vec<u8> {
+        std::iter::from_fn(|| queue.pop().ok()).map(|popped| popped.value[0][0]).collect()
+    }
+
+    #[test]
+    fn lanes_take_turns_message_by_message() {
+        let queue = queue(0, 0);
+        queue.offer(3, &mut run(b"abc"), usize::MAX);
+        queue.offer(0, &mut run(b"1"), usize::MAX);
+        queue.offer(7, &mut run(b"xy"), usize::MAX);
+        assert_eq!(drain(&queue), b"a1xbyc");
+    }
+
+    #[test]
+    fn exactly_the_mark_is_admitted_and_the_rest_waits_in_order() {
+        for mark in [1, 2, 5] {
+            let queue = queue(mark, 0);
+            let mut waiting = run(b"abcdef");
+            assert!(!queue.offer(0, &mut waiting, usize::MAX));
+            assert_eq!(queue.depth(), (mark, mark));
+            let mut seen = drain(&queue);
+            while !waiting.is_empty() {
+                queue.offer(0, &mut waiting, usize::MAX);
+                seen.extend(drain(&queue));
+            }
+            assert_eq!(seen, b"abcdef");
+        }
+    }
+
+    #[test]
+    fn bytes_count_and_a_large_message_passes_when_nothing_is_queued() {
+        let queue = queue(0, 3);
+        let mut waiting = run(b"abcd");
+        assert!(!queue.offer(0, &mut waiting, usize::MAX));
+        assert_eq!(queue.depth(), (3, 3));
+        let mut large = VecDeque::from([Run::whole("large".into())]);
+        assert!(!queue.offer(1, &mut large, usize::MAX));
+        drain(&queue);
+        assert!(queue.offer(1, &mut large, usize::MAX));
+        assert_eq!(queue.depth(), (1, 5));
+    }
+
+    #[test]
+    fn the_engine_is_called_when_half_is_free() {
+        let queue = queue(4, 0);
+        queue.offer(0, &mut run(b"abcd"), usize::MAX);
+        assert!(queue.sleep());
+        let calls: Vec<_> = (0..4).map(|_| queue.pop().unwrap().call_engine).collect();
+        assert_eq!(calls, [false, true, false, false]);
+        assert!(!queue.sleep(), "there is room already");
+    }
+
+    #[test]
+    fn many_are_taken_at_once() {
+        let queue = queue(0, 0);
+        queue.offer(0, &mut run(b"abc"), usize::MAX);
+        let mut out = Vec::new();
+        assert_eq!(queue.pop_many(&mut out, 2).unwrap().value, 2);
+        assert_eq!(queue.pop_many(&mut out, 9).unwrap().value, 1);
+        assert_eq!(out, ["a".into(), "b".into(), "c".into()]);
+        assert_eq!(queue.pop_many(&mut out, 9), Err(TryRecvError::Empty));
+    }
+
+    #[test]
+    fn closing_counts_what_was_never_received() {
+        let queue = queue(0, 0);
+        queue.offer(0, &mut run(b"abc"), usize::MAX);
+        assert_eq!(queue.close(), 3);
+        assert_eq!(queue.pop(), Err(TryRecvError::Closed));
+        assert!(queue.offer(0, &mut run(b"d"), usize::MAX));
+        assert_eq!(queue.depth(), (0, 0));
+    }
+}

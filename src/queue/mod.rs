@@ -1,0 +1,16 @@
+//! The two queues between a user's `send` and a user's `recv`, each with its exact high-water marks.
+//!
+//! Both hold messages in their wire encoding, in batches: what crosses between a user's task and the I/O task
+//! crosses many messages at a time.
+
+pub(crate) mod inbound;
+pub(crate) mod outbound;
+pub(crate) mod waiters;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks, whatever a panic elsewhere has left behind: no invariant of ours spans a call into foreign code.
+#[inline]
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

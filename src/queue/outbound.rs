@@ -1,0 +1,331 @@
+//! The outbound FIFO: messages that users have sent and no peer has been given yet.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::task::{Poll, Waker};
+
+use crate::error::SendError;
+use crate::message::Message;
+use crate::options::HighWaterMark;
+use crate::queue::lock;
+use crate::queue::waiters::{Ticket, Waiters, Woken};
+use crate::zmtp::encoder::{BATCH_BYTES, Batch};
+
+/// Emptied batches that are kept for their buffers.
+const SPARE_BATCHES: usize = 2;
+
+/// An idle socket keeps no spare buffer larger than this.
+const SPARE_BYTES_IDLE: usize = 16 * 1024;
+
+#[derive(Debug, Default)]
+struct State {
+    /// In order; only the last one is still being filled.
+    batches: VecDeque<Batch>,
+    messages: usize,
+    payload: usize,
+    waiters: Waiters,
+    closed: bool,
+    /// The engine has nothing to do and wants to know of the next message.
+    engine_waits: bool,
+    spare: Vec<Batch>,
+}
+
+impl State {
+    #[inline]
+    fn push(&mut self, message: Message, size: usize) {
+        self.messages += 1;
+        self.payload += size;
+        match self.batches.back_mut() {
+            Some(batch) if !batch.is_full() => batch.push(message),
+            _ => {
+                let mut batch = self.spare.pop().unwrap_or_default();
+                batch.push(message);
+                self.batches.push_back(batch);
+            }
+        }
+    }
+
+    /// As many waiters as there may be room for.
+    fn take_waiters(&mut self, mark: &HighWaterMark) -> Woken {
+        if self.waiters.is_empty() || !mark.admits(self.messages, self.payload, 0) {
+            return Woken::default();
+        }
+        let room = match mark.messages {
+            0 => usize::MAX,
+            limit => limit - self.messages,
+        };
+        self.waiters.take(room)
+    }
+}
+
+/// Why a message was not taken.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    Full(Message),
+    Closed(Message),
+}
+
+/// The FIFO with its high-water marks.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    mark: HighWaterMark,
+    state: Mutex<State>,
+}
+
+/// What the engine gets when it takes from the FIFO.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) batch: Batch,
+    /// Somebody waited for room, and will send more at once.
+    pub(crate) senders_waited: bool,
+}
+
+impl Outbound {
+    pub(crate) fn new(mark: HighWaterMark) -> Self {
+        Self { mark, state: Mutex::default() }
+    }
+
+    /// Puts a message at the end; `Ok(true)` if the engine must be told.
+    #[inline]
+    pub(crate) fn offer(&self, message: Message) -> Result<bool, Refused> {
+        let size = message.byte_len();
+        let mut state = lock(&self.state);
+        if state.closed {
+            return Err(Refused::Closed(message));
+        }
+        if !self.mark.admits(state.messages, state.payload, size) {
+            return Err(Refused::Full(message));
+        }
+        state.push(message, size);
+        Ok(std::mem::take(&mut state.engine_waits))
+    }
+
+    /// Like [`offer`](Self::offer), but waits for room. The message is taken out of `message` when it is queued.
+    ///
+    /// # Panics
+    ///
+    /// If polled again after it was ready.
+    pub(crate) fn poll_offer(
+        &self,
+        message: &mut Option<Message>,
+        ticket: &mut Option<Ticket>,
+        waker: &Waker,
+    ) -> Poll<Result<bool, SendError>> {
+        let mut state = lock(&self.state);
+        let Some(waiting) = message.take() else {
+            panic!("a send was polled after it had finished");
+        };
+        let size = waiting.byte_len();
+        if state.closed {
+            return Poll::Ready(Err(SendError::Closed(waiting)));
+        }
+        if !self.mark.admits(state.messages, state.payload, size) {
+            // Registered under the lock under which the queue was found full: no wake-up can fall in between.
+            state.waiters.register(ticket, waker);
+            *message = Some(waiting);
+            return Poll::Pending;
+        }
+        if let Some(ticket) = ticket.take() {
+            state.waiters.leave(ticket);
+        }
+        state.push(waiting, size);
+        Poll::Ready(Ok(std::mem::take(&mut state.engine_waits)))
+    }
+
+    /// Whether a message of `size` bytes would be taken now; if not, registers for the time when it may be.
+    pub(crate) fn poll_room(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<Result<(), ()>> {
+        let mut state = lock(&self.state);
+        if state.closed {
+            return Poll::Ready(Err(()));
+        }
+        if self.mark.admits(state.messages, state.payload, 0) {
+            if let Some(ticket) = ticket.take() {
+                state.waiters.leave(ticket);
+            }
+            return Poll::Ready(Ok(()));
+        }
+        state.waiters.register(ticket, waker);
+        Poll::Pending
+    }
+
+    /// Gives up waiting. A turn that was already given passes on to the next waiter.
+    pub(crate) fn leave(&self, ticket: Ticket) {
+        let woken = {
+            let mut state = lock(&self.state);
+            if state.waiters.leave(ticket) {
+                return;
+            }
+            state.take_waiters(&self.mark)
+        };
+        woken.wake();
+    }
+
+    /// Takes the first batch, and wakes senders that now have room.
+    pub(crate) fn take(&self) -> Option<Taken> {
+        let (taken, woken) = {
+            let mut state = lock(&self.state);
+            let batch = state.batches.pop_front()?;
+            let senders_waited = !state.waiters.is_empty();
+            state.messages -= batch.messages();
+            state.payload -= batch.payload();
+            (Taken { batch, senders_waited }, state.take_waiters(&self.mark))
+        };
+        woken.wake();
+        Some(taken)
+    }
+
+    /// Puts batches that no peer has got back to the head, in this order.
+    pub(crate) fn give_back(&self, batches: impl DoubleEndedIterator<Item = Batch>) {
+        let mut state = lock(&self.state);
+        for batch in batches.rev().filter(|batch| !batch.is_empty()) {
+            state.messages += batch.messages();
+            state.payload += batch.payload();
+            state.batches.push_front(batch);
+        }
+    }
+
+    /// Keeps an emptied batch for its buffer.
+    pub(crate) fn recycle(&self, mut batch: Batch) {
+        batch.clear();
+        if (1..=2 * BATCH_BYTES).contains(&batch.capacity()) {
+            let mut state = lock(&self.state);
+            if state.spare.len() < SPARE_BATCHES {
+                state.spare.push(batch);
+            }
+        }
+    }
+
+    /// The engine is about to sleep: it is told of the next message if it `wants`. `false` if one is there already.
+    pub(crate) fn sleep(&self, wants: bool) -> bool {
+        let mut state = lock(&self.state);
+        if wants && state.messages > 0 {
+            return false;
+        }
+        state.engine_waits = wants;
+        state.spare.retain(|batch| batch.capacity() <= SPARE_BYTES_IDLE);
+        true
+    }
+
+    /// Takes no more messages; those that wait to be queued fail.
+    pub(crate) fn close(&self) {
+        let woken = {
+            let mut state = lock(&self.state);
+            state.closed = true;
+            state.waiters.take(usize::MAX)
+        };
+        woken.wake();
+    }
+
+    /// Messages and bytes that are queued.
+    pub(crate) fn depth(&self) -> (usize, usize) {
+        let state = lock(&self.state);
+        (state.messages, state.payload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::task::noop_waker;
+
+    fn queue(messages: usize, bytes: usize) -> Outbound {
+        Outbound::new(HighWaterMark { messages, bytes })
+    }
+
+    #[test]
+    fn exactly_the_mark_is_accepted() {
+        for mark in [1, 2, 1_000] {
+            let queue = queue(mark, 0);
+            for _ in 0..mark {
+                assert!(queue.offer("x".into()).is_ok());
+            }
+            assert!(matches!(queue.offer("y".into()), Err(Refused::Full(message)) if message == "y".into()));
+            assert_eq!(queue.depth(), (mark, mark));
+        }
+    }
+
+    #[test]
+    fn bytes_count_as_well_as_messages() {
+        let queue = queue(0, 100);
+        for _ in 0..10 {
+            assert!(queue.offer(vec![0; 10].into()).is_ok());
+        }
+        assert!(queue.offer(vec![0; 1].into()).is_err());
+        assert!(queue.offer("".into()).is_ok());
+    }
+
+    #[test]
+    fn the_engine_is_called_once_per_sleep() {
+        let queue = queue(10, 0);
+        assert!(queue.sleep(true));
+        assert!(matches!(queue.offer("a".into()), Ok(true)));
+        assert!(matches!(queue.offer("b".into()), Ok(false)));
+        assert!(!queue.sleep(true), "there is work");
+        assert!(queue.sleep(false));
+        assert!(matches!(queue.offer("c".into()), Ok(false)), "the engine has no peer with room");
+    }
+
+    #[test]
+    fn what_is_given_back_comes_first_again() {
+        let queue = queue(0, 0);
+        queue.offer("1".into()).unwrap();
+        let first = queue.take().unwrap().batch;
+        queue.offer("2".into()).unwrap();
+        let second = queue.take().unwrap().batch;
+        queue.offer("3".into()).unwrap();
+        queue.give_back([first, Batch::default(), second].into_iter());
+        assert_eq!(queue.depth(), (3, 3));
+        let order: Vec<_> = std::iter::from_fn(|| queue.take()).map(|taken| taken.batch.messages()).collect();
+        assert_eq!(order, [1, 1, 1]);
+    }
+
+    #[test]
+    fn a_waiter_that_leaves_after_its_turn_passes_it_on() {
+        let queue = queue(1, 0);
+        queue.offer("full".into()).unwrap();
+        let (first, first_waker) = futures_test_waker();
+        let (second, second_waker) = futures_test_waker();
+        let (mut a, mut b) = (None, None);
+        let mut message = Some(Message::from("a"));
+        assert!(queue.poll_offer(&mut message, &mut a, &first_waker).is_pending());
+        assert!(queue.poll_offer(&mut Some("b".into()), &mut b, &second_waker).is_pending());
+        queue.take().unwrap();
+        assert!(first.was_woken() && !second.was_woken());
+        queue.leave(a.unwrap());
+        assert!(second.was_woken());
+        assert_eq!(message, Some("a".into()), "the message is still the caller's");
+    }
+
+    #[test]
+    fn closing_fails_those_who_wait() {
+        let queue = queue(1, 0);
+        queue.offer("full".into()).unwrap();
+        let (woken, waker) = futures_test_waker();
+        let (mut ticket, mut message) = (None, Some(Message::from("late")));
+        assert!(queue.poll_offer(&mut message, &mut ticket, &waker).is_pending());
+        queue.close();
+        assert!(woken.was_woken());
+        let result = queue.poll_offer(&mut message, &mut ticket, &noop_waker());
+        assert_eq!(result, Poll::Ready(Err(SendError::Closed("late".into()))));
+    }
+
+    #[derive(Default)]
+    struct Flag(std::sync::atomic::AtomicBool);
+
+    impl Flag {
+        fn was_woken(&self) -> bool {
+            self.0.load(std::sync::atomic::Ordering::SeqCst)
+        }
+    }
+
+    impl std::task::Wake for Flag {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+
+    fn futures_test_waker() -> (std::sync::Arc<Flag>, Waker) {
+        let flag = std::sync::Arc::new(Flag::default());
+        (flag.clone(), flag.into())
+    }
+}

@@ -1,0 +1,483 @@
+//! What the handles of all socket types share: bind and connect, close, monitor, numbers, and the way to the queues.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, TryLockError};
+use std::task::{Context, Poll};
+
+use tokio::runtime;
+
+use crate::endpoint::{Endpoint, EndpointError};
+use crate::engine::dial::dial;
+use crate::engine::listen::listen;
+use crate::engine::pattern::Pattern;
+use crate::engine::shared::{Attachment, AttachmentKind, Command, Presence, Shared};
+use crate::engine::task::{self, Engine};
+use crate::error::{
+    BindError, CloseError, ConnectError, DetachError, RecvError, SendError, TryRecvError, TrySendError, WaitError,
+};
+use crate::message::Message;
+use crate::monitor::{Event, Monitor};
+use crate::options::Options;
+use crate::queue::lock;
+use crate::queue::outbound::Refused;
+use crate::queue::waiters::Ticket;
+use crate::stats::{Closed, Stats};
+use crate::transport::Listener;
+
+/// Whether the I/O task runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// Nothing is attached yet, so there is nothing to do for it.
+    New,
+    Started,
+    Closing,
+}
+
+/// A socket without the methods of its type. Cloned handles share it; it closes when the last one is dropped.
+#[derive(Debug)]
+pub(crate) struct Core<P: Pattern> {
+    shared: Arc<Shared>,
+    engine: Arc<Mutex<Engine<P>>>,
+    life: Mutex<Life>,
+}
+
+impl<P: Pattern> Core<P> {
+    pub(crate) fn new(options: Options) -> Self {
+        let shared = Arc::new(Shared::new(options));
+        Self { engine: Arc::new(Mutex::new(Engine::new(shared.clone()))), shared, life: Mutex::new(Life::New) }
+    }
+
+    // --- endpoints --------------------------------------------------------------------------------------------------
+
+    pub(crate) async fn bind(&self, requested: Endpoint) -> Result<Endpoint, BindError> {
+        requested.check_bindable()?;
+        let runtime = runtime::Handle::try_current().map_err(|_| BindError::NoRuntime)?;
+        if self.is_closed() {
+            return Err(BindError::Closed);
+        }
+        let (listener, resolved) = Listener::bind(&requested, &self.shared.options).await?;
+        let id = self.shared.next_attachment();
+        let attachment = || Attachment {
+            id,
+            kind: AttachmentKind::Bound,
+            requested,
+            resolved: resolved.clone(),
+            task: runtime.spawn(listen(self.shared.clone(), listener, resolved.clone(), id)),
+        };
+        self.shared.attach(attachment).ok_or(BindError::Closed)?;
+        tracing::debug!(endpoint = %resolved, "listening");
+        self.shared.reporter.report(|| Event::Listening { endpoint: resolved.clone() });
+        self.start(&runtime);
+        Ok(resolved)
+    }
+
+    pub(crate) fn connect(&self, endpoint: Endpoint) -> Result<(), ConnectError> {
+        endpoint.check_connectable()?;
+        let runtime = runtime::Handle::try_current().map_err(|_| ConnectError::NoRuntime)?;
+        let id = self.shared.next_attachment();
+        let attachment = || Attachment {
+            id,
+            kind: AttachmentKind::Connected,
+            requested: endpoint.clone(),
+            resolved: endpoint.clone(),
+            task: runtime.spawn(dial(self.shared.clone(), endpoint, id)),
+        };
+        self.shared.attach(attachment).ok_or(ConnectError::Closed)?;
+        self.start(&runtime);
+        Ok(())
+    }
+
+    pub(crate) async fn unbind(&self, endpoint: Endpoint) -> Result<(), DetachError> {
+        for attachment in self.detach(AttachmentKind::Bound, endpoint)? {
+            // Only when the task has ended is the address free again; that it was aborted is no news.
+            let _ = attachment.task.await;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn disconnect(&self, endpoint: Endpoint) -> Result<(), DetachError> {
+        self.detach(AttachmentKind::Connected, endpoint).map(drop)
+    }
+
+    fn detach(&self, kind: AttachmentKind, endpoint: Endpoint) -> Result<Vec<Attachment>, DetachError> {
+        let gone = self.shared.detach(kind, &endpoint).ok_or(DetachError::Closed)?;
+        if gone.is_empty() {
+            return Err(DetachError::NotAttached(endpoint));
+        }
+        for attachment in &gone {
+            attachment.task.abort();
+            self.shared.signal.command(Command::Detach(attachment.id));
+            self.shared.reporter.report(|| Event::Detached { endpoint: attachment.resolved.clone() });
+        }
+        Ok(gone)
+    }
+
+    /// Starts the I/O task with the first attachment.
+    fn start(&self, runtime: &runtime::Handle) {
+        let mut life = lock(&self.life);
+        if *life == Life::New {
+            *life = Life::Started;
+            runtime.spawn(task::run(self.engine.clone(), self.shared.clone()));
+        }
+    }
+
+    // --- the end ----------------------------------------------------------------------------------------------------
+
+    pub(crate) async fn close(&self) -> Result<Closed, CloseError> {
+        self.begin_close();
+        let mut presence = self.shared.presence.subscribe();
+        let end = presence.wait_for(|presence| !matches!(presence, Presence::Open { .. })).await;
+        match end.map(|presence| *presence) {
+            Ok(Presence::Closed(closed)) => Ok(closed),
+            _ => Err(CloseError::RuntimeEnded),
+        }
+    }
+
+    fn begin_close(&self) {
+        let before = std::mem::replace(&mut *lock(&self.life), Life::Closing);
+        if before == Life::Closing {
+            return;
+        }
+        self.shared.outbound.close();
+        self.shared.counters.messages_unread.add(self.shared.inbound.close());
+        if before == Life::Started {
+            self.shared.signal.command(Command::Close);
+            return;
+        }
+        // Nothing was ever attached, unless it was in this very moment.
+        for attachment in self.shared.detach_all() {
+            attachment.task.abort();
+        }
+        let (unsent, _) = self.shared.outbound.depth();
+        let unsent = unsent as u64;
+        self.shared.end(Presence::Closed(Closed { unsent, ..Closed::default() }));
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        *lock(&self.life) == Life::Closing || !matches!(*self.shared.presence.borrow(), Presence::Open { .. })
+    }
+
+    // --- what it shows ----------------------------------------------------------------------------------------------
+
+    pub(crate) async fn wait_connected(&self, count: usize) -> Result<(), WaitError> {
+        let mut presence = self.shared.presence.subscribe();
+        let reached =
+            presence.wait_for(|presence| !matches!(presence, Presence::Open { peers } if *peers < count)).await;
+        match reached.map(|presence| *presence) {
+            Ok(Presence::Open { .. }) => Ok(()),
+            _ => Err(WaitError::Closed),
+        }
+    }
+
+    pub(crate) fn monitor(&self) -> Monitor {
+        self.shared.reporter.subscribe(!matches!(*self.shared.presence.borrow(), Presence::Open { .. }))
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let counters = &self.shared.counters;
+        let (outbound_messages, outbound_bytes) = self.shared.outbound.depth();
+        let (inbound_messages, inbound_bytes) = self.shared.inbound.depth();
+        Stats {
+            peers: match *self.shared.presence.borrow() {
+                Presence::Open { peers } => peers,
+                _ => 0,
+            },
+            messages_sent: counters.messages_sent.get(),
+            bytes_sent: counters.bytes_sent.get(),
+            messages_received: counters.messages_received.get(),
+            bytes_received: counters.bytes_received.get(),
+            messages_returned: counters.messages_returned.get(),
+            messages_refused: counters.messages_refused.get(),
+            outbound_messages,
+            outbound_bytes,
+            inbound_messages,
+            inbound_bytes,
+        }
+    }
+
+    // --- sending ----------------------------------------------------------------------------------------------------
+
+    /// Refuses what no peer with the same limits would accept: it would cost one connection after the other.
+    #[inline]
+    pub(crate) fn check(&self, message: Message) -> Result<Message, SendError> {
+        let options = &self.shared.options;
+        if message.byte_len() > options.max_message_size || message.frame_count() > options.max_frames {
+            return Err(SendError::TooLarge(message));
+        }
+        Ok(message)
+    }
+
+    /// Queues a message if there is room.
+    #[inline]
+    pub(crate) fn offer(&self, message: Message) -> Result<(), Refused> {
+        let call_engine = self.shared.outbound.offer(message)?;
+        if call_engine {
+            self.shared.signal.wake();
+        }
+        Ok(())
+    }
+
+    /// Queues a message if there is room, or if a turn of the engine makes some.
+    pub(crate) fn offer_with_turn(&self, message: Message) -> Result<(), TrySendError> {
+        let message = match self.offer(self.check(message)?) {
+            Err(Refused::Full(message)) if self.take_turn(true) => message,
+            other => return other.map_err(Into::into),
+        };
+        self.offer(message).map_err(Into::into)
+    }
+
+    /// Queues a message once there is room.
+    pub(crate) fn send(&self, message: Message) -> Sending<'_, P> {
+        Sending { core: self, message: Some(message), ticket: None }
+    }
+
+    // --- receiving --------------------------------------------------------------------------------------------------
+
+    #[inline]
+    pub(crate) fn pop(&self) -> Result<Message, TryRecvError> {
+        let popped = self.shared.inbound.pop()?;
+        if popped.call_engine {
+            self.shared.signal.wake();
+        }
+        Ok(popped.value)
+    }
+
+    /// Takes a message if there is one, or if a turn of the engine brings one.
+    pub(crate) fn pop_with_turn(&self) -> Result<Message, TryRecvError> {
+        match self.pop() {
+            Err(TryRecvError::Empty) if self.take_turn(false) => self.pop(),
+            other => other,
+        }
+    }
+
+    pub(crate) fn pop_many(&self, out: &mut Vec<Message>, max: usize) -> Result<usize, TryRecvError> {
+        let popped = self.shared.inbound.pop_many(out, max)?;
+        if popped.call_engine {
+            self.shared.signal.wake();
+        }
+        Ok(popped.value)
+    }
+
+    /// Waits until a message can be taken, perhaps by somebody else.
+    pub(crate) fn readable(&self) -> Readable<'_, P> {
+        Readable { core: self, ticket: None }
+    }
+
+    /// Drives the engine on the caller's time, unless somebody does already: work that is here is done here, without a
+    /// hop to another task or thread.
+    fn take_turn(&self, sending: bool) -> bool {
+        match self.engine.try_lock() {
+            Ok(mut engine) => engine.turn_for_user(sending),
+            Err(TryLockError::Poisoned(engine)) => engine.into_inner().turn_for_user(sending),
+            Err(TryLockError::WouldBlock) => return false,
+        }
+        true
+    }
+}
+
+impl<P: Pattern> Drop for Core<P> {
+    fn drop(&mut self) {
+        self.begin_close();
+    }
+}
+
+impl From<Refused> for TrySendError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full(message) => Self::Full(message),
+            Refused::Closed(message) => Self::Closed(message),
+        }
+    }
+}
+
+/// Waits for room in the outbound queue. Dropped before it is ready it has sent nothing.
+#[derive(Debug)]
+pub(crate) struct Sending<'a, P: Pattern> {
+    core: &'a Core<P>,
+    message: Option<Message>,
+    ticket: Option<Ticket>,
+}
+
+impl<P: Pattern> Future for Sending<'_, P> {
+    type Output = Result<(), SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        // Without a turn of the engine there is hardly room: a `send` comes here after it has tried.
+        this.core.take_turn(true);
+        let offered = this.core.shared.outbound.poll_offer(&mut this.message, &mut this.ticket, cx.waker());
+        offered.map_ok(|call_engine| {
+            if call_engine {
+                this.core.shared.signal.wake();
+            }
+        })
+    }
+}
+
+impl<P: Pattern> Drop for Sending<'_, P> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.core.shared.outbound.leave(ticket);
+        }
+    }
+}
+
+/// Waits for room in the outbound queue without a message in hand; for sinks.
+#[derive(Debug, Default)]
+pub(crate) struct RoomTicket(Option<Ticket>);
+
+impl RoomTicket {
+    pub(crate) fn poll<P: Pattern>(&mut self, core: &Core<P>, cx: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        core.shared.outbound.poll_room(&mut self.0, cx.waker())
+    }
+
+    pub(crate) fn leave<P: Pattern>(&mut self, core: &Core<P>) {
+        if let Some(ticket) = self.0.take() {
+            core.shared.outbound.leave(ticket);
+        }
+    }
+}
+
+/// Waits for a message in the inbound queue, and takes none: dropped at any time it loses none.
+#[derive(Debug)]
+pub(crate) struct Readable<'a, P: Pattern> {
+    core: &'a Core<P>,
+    ticket: Option<Ticket>,
+}
+
+impl<P: Pattern> Readable<'_, P> {
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RecvError>> {
+        self.core.shared.inbound.poll_wait(&mut self.ticket, cx.waker())
+    }
+}
+
+impl<P: Pattern> Future for Readable<'_, P> {
+    type Output = Result<(), RecvError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_ready(cx)
+    }
+}
+
+impl<P: Pattern> Drop for Readable<'_, P> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.core.shared.inbound.leave(ticket);
+        }
+    }
+}
+
+/// Reads an endpoint from whatever the user gave.
+pub(crate) fn endpoint<E>(endpoint: E) -> Result<Endpoint, EndpointError>
+where
+    E: TryInto<Endpoint>,
+    E::Error: Into<EndpointError>,
+{
+    endpoint.try_into().map_err(Into::into)
+}
+
+/// The methods that the handles of all socket types have, around a field `core: Arc<Core<_>>`.
+macro_rules! common_methods {
+    () => {
+        /// Listens on an endpoint; gives it back with nothing left to choose: the port for `*`, the path for `ipc://*`.
+        ///
+        /// A socket may be bound and connected to any number of endpoints, in any order. `tcp://*:port` is every
+        /// interface, IPv6 and IPv4. A stale IPC file is replaced, a live one is in use; the file is removed when the
+        /// socket is closed. The connections themselves are accepted in the background.
+        ///
+        /// # Errors
+        ///
+        /// [`BindError`]: the endpoint is malformed, in use or refused by the system, or the socket is closed.
+        ///
+        /// # Panics
+        ///
+        /// If the current tokio runtime was built without I/O or time.
+        ///
+        /// # Cancel safety
+        ///
+        /// Dropped before it is ready, the socket listens or it does not; it never half does.
+        pub async fn bind<E>(&self, endpoint: E) -> Result<$crate::endpoint::Endpoint, $crate::error::BindError>
+        where
+            E: TryInto<$crate::endpoint::Endpoint>,
+            E::Error: Into<$crate::endpoint::EndpointError>,
+        {
+            self.core.bind($crate::socket::handle::endpoint(endpoint)?).await
+        }
+
+        /// Connects to an endpoint, in the background and for as long as the socket is open: whoever is to be reached
+        /// there need not be up yet, and may come and go. Names are resolved anew at every attempt.
+        ///
+        /// # Errors
+        ///
+        /// [`ConnectError`]: the endpoint is malformed or a wildcard, or the socket is closed. That nobody can be
+        /// reached is no error; the monitor shows it.
+        ///
+        /// # Panics
+        ///
+        /// If the current tokio runtime was built without I/O or time.
+        pub fn connect<E>(&self, endpoint: E) -> Result<(), $crate::error::ConnectError>
+        where
+            E: TryInto<$crate::endpoint::Endpoint>,
+            E::Error: Into<$crate::endpoint::EndpointError>,
+        {
+            self.core.connect($crate::socket::handle::endpoint(endpoint)?)
+        }
+
+        /// Stops listening on an endpoint and closes the connections that were accepted there. The endpoint is the one
+        /// that `bind` was given or the one that it returned. When this returns the address is free again.
+        ///
+        /// # Errors
+        ///
+        /// [`DetachError`]: the socket does not listen there, or is closed.
+        ///
+        /// # Cancel safety
+        ///
+        /// Once polled the socket stops listening, also if the future is dropped then.
+        pub async fn unbind<E>(&self, endpoint: E) -> Result<(), $crate::error::DetachError>
+        where
+            E: TryInto<$crate::endpoint::Endpoint>,
+            E::Error: Into<$crate::endpoint::EndpointError>,
+        {
+            self.core.unbind($crate::socket::handle::endpoint(endpoint)?).await
+        }
+
+        /// Closes the connection to an endpoint and makes no new one.
+        ///
+        /// # Errors
+        ///
+        /// [`DetachError`]: the socket is not connected to it by [`connect`](Self::connect), or is closed.
+        pub fn disconnect<E>(&self, endpoint: E) -> Result<(), $crate::error::DetachError>
+        where
+            E: TryInto<$crate::endpoint::Endpoint>,
+            E::Error: Into<$crate::endpoint::EndpointError>,
+        {
+            self.core.disconnect($crate::socket::handle::endpoint(endpoint)?)
+        }
+
+        /// Waits until at least `count` peers are connected and have finished the handshake.
+        ///
+        /// # Errors
+        ///
+        /// [`WaitError::Closed`] if the socket is or gets closed.
+        ///
+        /// # Cancel safety
+        ///
+        /// Waiting changes nothing.
+        pub async fn wait_connected(&self, count: usize) -> Result<(), $crate::error::WaitError> {
+            self.core.wait_connected(count).await
+        }
+
+        /// A stream of what happens to the connections from now on.
+        pub fn monitor(&self) -> $crate::monitor::Monitor {
+            self.core.monitor()
+        }
+
+        /// The socket's numbers at this moment.
+        pub fn stats(&self) -> $crate::stats::Stats {
+            self.core.stats()
+        }
+    };
+}
+
+pub(crate) use common_methods;

@@ -1,0 +1,69 @@
+//! Numbers: running totals of a socket, and what became of its messages when it was closed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What close has done with the messages that were left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Closed {
+    /// Messages that were still queued when the socket was closed, and were handed to the kernel since.
+    pub flushed: u64,
+    /// Messages that could not be handed to the kernel before the linger time was over.
+    pub unsent: u64,
+    /// Messages that had arrived and were never received.
+    pub unread: u64,
+}
+
+/// A socket's numbers at one moment; totals count from its creation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Peers that have finished the handshake and are connected.
+    pub peers: usize,
+    /// Messages handed to the kernel whole.
+    pub messages_sent: u64,
+    /// Their bodies, in bytes.
+    pub bytes_sent: u64,
+    /// Messages that came from peers whole, received by the user or not.
+    pub messages_received: u64,
+    /// Bytes that came from peers, including all of the protocol's.
+    pub bytes_received: u64,
+    /// Messages that went back to the outbound queue because their peer was lost before they had left.
+    pub messages_returned: u64,
+    /// Messages from peers that have no right to send to this type of socket; they were dropped.
+    pub messages_refused: u64,
+    /// Messages in the outbound queue.
+    pub outbound_messages: usize,
+    /// Their bodies, in bytes.
+    pub outbound_bytes: usize,
+    /// Messages in the inbound queue.
+    pub inbound_messages: usize,
+    /// Their bodies, in bytes.
+    pub inbound_bytes: usize,
+}
+
+/// The running totals, written by the I/O task once per batch.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) messages_sent: Counter,
+    pub(crate) bytes_sent: Counter,
+    pub(crate) messages_received: Counter,
+    pub(crate) bytes_received: Counter,
+    pub(crate) messages_returned: Counter,
+    pub(crate) messages_refused: Counter,
+    pub(crate) messages_unread: Counter,
+}
+
+/// A total that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: usize) {
+        self.0.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

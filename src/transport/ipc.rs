@@ -1,0 +1,239 @@
+//! IPC: Unix-domain stream sockets, by path or in Linux's abstract namespace.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::endpoint::{Endpoint, IpcEndpoint};
+use crate::error::BindError;
+use crate::options::Options;
+use crate::transport::{Connected, PeerAddress};
+
+/// A listening Unix-domain socket; its file goes with it.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    listener: UnixListener,
+    _file: Option<SocketFile>,
+}
+
+/// A socket's file, removed when the listener goes if it is still ours.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    /// Device and inode at the time of binding.
+    identity: Option<(u64, u64)>,
+    /// The folder that was made for the file.
+    folder: Option<PathBuf>,
+}
+
+impl SocketFile {
+    fn new(path: &Path, folder: Option<PathBuf>) -> Self {
+        // The path may be relative, and the working directory another one by the time it is removed.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Self { identity: identity(&path), path, folder }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            // Nobody could be told of a failure here; the next bind replaces a stale file.
+            let _ = std::fs::remove_file(&self.path);
+        }
+        if let Some(folder) = &self.folder {
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+impl Listener {
+    pub(crate) fn bind(endpoint: &IpcEndpoint, options: &Options) -> Result<(Self, IpcEndpoint), BindError> {
+        let failed = |source: io::Error| {
+            let endpoint = Endpoint::Ipc(endpoint.clone());
+            match source.kind() {
+                io::ErrorKind::AddrInUse => BindError::AddrInUse(endpoint),
+                _ => BindError::Io { endpoint, source },
+            }
+        };
+        let (resolved, folder) = match endpoint {
+            IpcEndpoint::Any => {
+                let folder = private_folder().map_err(failed)?;
+                let path = IpcEndpoint::Path(folder.join("socket"));
+                (path, Some(folder))
+            }
+            other => (other.clone(), None),
+        };
+        let address = address(&resolved).map_err(failed)?;
+        let listener = match listen(&address, options) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(&resolved, &address) => {
+                if let IpcEndpoint::Path(path) = &resolved {
+                    std::fs::remove_file(path).map_err(failed)?;
+                }
+                listen(&address, options)
+            }
+            other => other,
+        };
+        let listener = listener.map_err(failed)?;
+        let file = match &resolved {
+            IpcEndpoint::Path(path) => Some(SocketFile::new(path, folder)),
+            _ => None,
+        };
+        Ok((Self { listener, _file: file }, resolved))
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<Connected> {
+        let (stream, _) = self.listener.accept().await?;
+        connected(stream)
+    }
+}
+
+pub(crate) async fn connect(endpoint: &IpcEndpoint, options: &Options) -> io::Result<Connected> {
+    let socket = new_socket(options)?;
+    // A local connect does not wait: it succeeds, is refused, or finds the backlog full (`WouldBlock`).
+    socket.connect(&address(endpoint)?)?;
+    connected(UnixStream::from_std(socket.into())?)
+}
+
+fn connected(stream: UnixStream) -> io::Result<Connected> {
+    let credentials = stream.peer_cred()?;
+    Ok(Connected {
+        address: PeerAddress::Ipc { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() },
+        stream: Box::new(stream),
+    })
+}
+
+fn listen(address: &SockAddr, options: &Options) -> io::Result<UnixListener> {
+    let socket = new_socket(options)?;
+    socket.bind(address)?;
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    UnixListener::from_std(socket.into())
+}
+
+fn new_socket(options: &Options) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    if let Some(bytes) = options.kernel_send_buffer {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = options.kernel_receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    Ok(socket)
+}
+
+fn address(endpoint: &IpcEndpoint) -> io::Result<SockAddr> {
+    match endpoint {
+        IpcEndpoint::Path(path) => SockAddr::unix(path),
+        // socket2 takes a leading NUL as the mark of the abstract namespace.
+        IpcEndpoint::Abstract(name) => SockAddr::unix(format!("\0{name}")),
+        IpcEndpoint::Any => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// Whether a socket file is there that nobody listens to any more.
+fn is_stale(endpoint: &IpcEndpoint, address: &SockAddr) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let IpcEndpoint::Path(path) = endpoint else {
+        return false;
+    };
+    if !std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
+        return false;
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        socket.connect(address)?;
+        Ok(StdStream::from(socket))
+    });
+    matches!(probe, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// A new folder in the system's temporary folder that only this user can enter.
+fn private_folder() -> io::Result<PathBuf> {
+    const ATTEMPTS: usize = 16;
+    let mut failure = io::Error::from(io::ErrorKind::AlreadyExists);
+    for _ in 0..ATTEMPTS {
+        let name = format!("sinew-{:x}-{:08x}", std::process::id(), fastrand::u32(..));
+        let folder = std::env::temp_dir().join(name);
+        match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) => failure = error,
+        }
+        if failure.kind() != io::ErrorKind::AlreadyExists {
+            break;
+        }
+    }
+    Err(failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path_in(folder: &tempfile::TempDir) -> IpcEndpoint {
+        IpcEndpoint::Path(folder.path().join("s"))
+    }
+
+    fn bind(endpoint: &IpcEndpoint) -> Result<(Listener, IpcEndpoint), BindError> {
+        Listener::bind(endpoint, &Options::default())
+    }
+
+    #[tokio::test]
+    async fn a_live_socket_is_in_use_and_a_stale_one_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let endpoint = path_in(&folder);
+        let (listener, _) = bind(&endpoint).unwrap();
+        assert!(matches!(bind(&endpoint), Err(BindError::AddrInUse(_))));
+        drop(listener);
+        assert!(!folder.path().join("s").exists());
+        drop(std::os::unix::net::UnixListener::bind(folder.path().join("s")).unwrap());
+        assert!(folder.path().join("s").exists(), "std leaves the file behind");
+        assert!(bind(&endpoint).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("s"), "precious").unwrap();
+        assert!(matches!(bind(&path_in(&folder)), Err(BindError::AddrInUse(_))));
+        assert_eq!(std::fs::read(folder.path().join("s")).unwrap(), b"precious");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_not_ours_any_more_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (listener, _) = bind(&path_in(&folder)).unwrap();
+        std::fs::remove_file(folder.path().join("s")).unwrap();
+        // Kept open, so that the file system cannot give the same inode to the new file.
+        let _other = bind(&path_in(&folder)).unwrap();
+        drop(listener);
+        assert!(folder.path().join("s").exists());
+    }
+
+    #[tokio::test]
+    async fn a_wildcard_is_a_private_path_that_goes_with_the_listener() {
+        let (listener, resolved) = bind(&IpcEndpoint::Any).unwrap();
+        let IpcEndpoint::Path(path) = &resolved else {
+            panic!("{resolved} is no path");
+        };
+        let folder = path.parent().unwrap().to_owned();
+        assert!(path.exists());
+        drop(listener);
+        assert!(!folder.exists());
+    }
+
+    #[tokio::test]
+    async fn a_missing_folder_is_an_error_of_the_system() {
+        let endpoint = IpcEndpoint::Path(PathBuf::from("/nonexistent-folder/s"));
+        assert!(
+            matches!(bind(&endpoint), Err(BindError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound)
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! Byte streams between peers: listening and connecting, one file per transport behind one small seam.
+
+pub(crate) mod ipc;
+pub(crate) mod tcp;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::endpoint::Endpoint;
+use crate::error::BindError;
+use crate::options::Options;
+
+/// What the engine needs of a connection. Wrappers must forward vectored writes.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug> Stream for T {}
+
+/// Who is at the other end of a connection, as the system says.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PeerAddress {
+    /// The address of a TCP peer.
+    Tcp(SocketAddr),
+    /// The credentials of the process at the other end of an IPC connection.
+    #[non_exhaustive]
+    Ipc {
+        /// Its effective user.
+        uid: u32,
+        /// Its effective group.
+        gid: u32,
+        /// Its process id, where the system tells.
+        pid: Option<i32>,
+    },
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Ipc { uid, gid, pid: Some(pid) } => write!(f, "uid {uid}, gid {gid}, pid {pid}"),
+            Self::Ipc { uid, gid, pid: None } => write!(f, "uid {uid}, gid {gid}"),
+        }
+    }
+}
+
+/// A connection that has just been made.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    pub(crate) stream: Box<dyn Stream>,
+    pub(crate) address: PeerAddress,
+}
+
+/// Something that accepts connections until it is dropped.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Tcp(tcp::Listener),
+    Ipc(ipc::Listener),
+}
+
+impl Listener {
+    /// Listens; gives the endpoint with nothing left to choose.
+    pub(crate) async fn bind(endpoint: &Endpoint, options: &Options) -> Result<(Self, Endpoint), BindError> {
+        match endpoint {
+            Endpoint::Tcp(tcp) => {
+                let (listener, address) = tcp::Listener::bind(tcp, options).await?;
+                Ok((Self::Tcp(listener), Endpoint::Tcp(address.into())))
+            }
+            Endpoint::Ipc(ipc) => {
+                let (listener, resolved) = ipc::Listener::bind(ipc, options)?;
+                Ok((Self::Ipc(listener), Endpoint::Ipc(resolved)))
+            }
+        }
+    }
+
+    /// Waits for the next connection.
+    pub(crate) async fn accept(&self) -> io::Result<Connected> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await,
+            Self::Ipc(listener) => listener.accept().await,
+        }
+    }
+}
+
+/// Connects once; the addresses of a name are looked up anew and tried in turn.
+pub(crate) async fn connect(endpoint: &Endpoint, options: &Options) -> io::Result<Connected> {
+    match endpoint {
+        Endpoint::Tcp(tcp) => tcp::connect(tcp, options).await,
+        Endpoint::Ipc(ipc) => ipc::connect(ipc, options).await,
+    }
+}

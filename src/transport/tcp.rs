@@ -1,0 +1,149 @@
+//! TCP: names and interfaces resolved, sockets set up, connections made and accepted.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use crate::endpoint::{Endpoint, Host, TcpEndpoint};
+use crate::error::BindError;
+use crate::options::Options;
+use crate::transport::{Connected, PeerAddress};
+
+/// A listening TCP socket.
+#[derive(Debug)]
+pub(crate) struct Listener(TcpListener);
+
+impl Listener {
+    pub(crate) async fn bind(endpoint: &TcpEndpoint, options: &Options) -> Result<(Self, SocketAddr), BindError> {
+        let whole = || Endpoint::Tcp(endpoint.clone());
+        let addresses =
+            local_addresses(endpoint).await.map_err(|source| BindError::UnknownHost { endpoint: whole(), source })?;
+        let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
+        for address in addresses {
+            match listen(address, options) {
+                Ok(listener) => match listener.local_addr() {
+                    Ok(resolved) => return Ok((Self(listener), resolved)),
+                    Err(error) => failure = error,
+                },
+                Err(error) => failure = error,
+            }
+            if failure.kind() == io::ErrorKind::AddrInUse {
+                return Err(BindError::AddrInUse(whole()));
+            }
+        }
+        Err(BindError::Io { endpoint: whole(), source: failure })
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<Connected> {
+        let (stream, address) = self.0.accept().await?;
+        connected(stream, address)
+    }
+}
+
+/// Tries the addresses of the host in turn, each within the connect timeout.
+pub(crate) async fn connect(endpoint: &TcpEndpoint, options: &Options) -> io::Result<Connected> {
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in remote_addresses(endpoint).await? {
+        match tokio::time::timeout(options.connect_timeout, connect_to(address, options)).await {
+            Ok(Ok(connected)) => return Ok(connected),
+            Ok(Err(error)) => failure = error,
+            Err(_) => failure = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(failure)
+}
+
+async fn connect_to(address: SocketAddr, options: &Options) -> io::Result<Connected> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if let Some(bytes) = options.kernel_send_buffer {
+        socket.set_send_buffer_size(saturating_u32(bytes))?;
+    }
+    if let Some(bytes) = options.kernel_receive_buffer {
+        socket.set_recv_buffer_size(saturating_u32(bytes))?;
+    }
+    let stream = socket.connect(address).await?;
+    // With nobody listening on an ephemeral port, TCP's simultaneous open can connect a socket to itself.
+    if stream.local_addr()? == address {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    connected(stream, address)
+}
+
+fn connected(stream: TcpStream, address: SocketAddr) -> io::Result<Connected> {
+    stream.set_nodelay(true)?;
+    Ok(Connected { stream: Box::new(stream), address: PeerAddress::Tcp(address) })
+}
+
+fn listen(address: SocketAddr, options: &Options) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `*` is every interface of both families; a specific IPv6 address is not affected.
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    if let Some(bytes) = options.kernel_send_buffer {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = options.kernel_receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    TcpListener::from_std(socket.into())
+}
+
+/// What to try to bind, in order.
+async fn local_addresses(endpoint: &TcpEndpoint) -> io::Result<Vec<SocketAddr>> {
+    let port = endpoint.port();
+    let at = |ip: IpAddr| SocketAddr::new(ip, port);
+    match endpoint.host() {
+        // Dual stack where the system has IPv6, IPv4 alone where it has not.
+        Host::Any => Ok(vec![at(Ipv6Addr::UNSPECIFIED.into()), at(Ipv4Addr::UNSPECIFIED.into())]),
+        Host::Ip(ip) => Ok(vec![at(*ip)]),
+        Host::ScopedV6(ip, zone) => Ok(vec![scoped(*ip, zone, port)?]),
+        Host::Name(name) => {
+            let mut addresses: Vec<_> = if_addrs::get_if_addrs()?
+                .into_iter()
+                .filter(|interface| interface.name == *name)
+                .map(|interface| at(interface.ip()))
+                .collect();
+            if addresses.is_empty() {
+                addresses = tokio::net::lookup_host((name.as_str(), port)).await?.collect();
+            }
+            // libzmq peers look for a name's IPv4 address unless told otherwise.
+            addresses.sort_by_key(SocketAddr::is_ipv6);
+            Ok(addresses)
+        }
+    }
+}
+
+/// What to try to connect to, in order.
+async fn remote_addresses(endpoint: &TcpEndpoint) -> io::Result<Vec<SocketAddr>> {
+    let port = endpoint.port();
+    match endpoint.host() {
+        Host::Ip(ip) => Ok(vec![SocketAddr::new(*ip, port)]),
+        Host::ScopedV6(ip, zone) => Ok(vec![scoped(*ip, zone, port)?]),
+        Host::Name(name) => Ok(tokio::net::lookup_host((name.as_str(), port)).await?.collect()),
+        Host::Any => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+fn scoped(ip: Ipv6Addr, zone: &str, port: u16) -> io::Result<SocketAddr> {
+    let index = match zone.parse() {
+        Ok(index) => index,
+        Err(_) => if_addrs::get_if_addrs()?
+            .into_iter()
+            .find(|interface| interface.name == zone)
+            .and_then(|interface| interface.index)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("there is no interface {zone}")))?,
+    };
+    Ok(SocketAddrV6::new(ip, port, 0, index).into())
+}
+
+fn saturating_u32(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}

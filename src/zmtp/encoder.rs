@@ -1,0 +1,398 @@
+//! Batches of encoded messages: what waits in the outbound FIFO is already what the kernel will get.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::message::{Frame, Message};
+use crate::zmtp::frame::{self, Header};
+
+/// Bodies from this size on are chained by reference instead of copied into the flat buffer.
+///
+/// Below it one contiguous write beats the extra slices and reference counts (PERFORMANCE.md, "Copy or chain").
+pub(crate) const CHAIN_FROM: usize = 8 * 1024;
+
+/// A batch that has reached this many bytes on the wire is full: more would not make a write any faster.
+pub(crate) const BATCH_BYTES: usize = 256 * 1024;
+
+/// A body kept outside of the flat buffer.
+#[derive(Debug)]
+struct Chained {
+    /// Where in the flat buffer it belongs: right after its header.
+    at: usize,
+    body: Bytes,
+}
+
+/// Encoded messages in order: one flat buffer, with large bodies chained in by reference.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    flat: Vec<u8>,
+    /// In the order of `at`.
+    chained: VecDeque<Chained>,
+    chained_bytes: usize,
+    messages: usize,
+    payload: usize,
+}
+
+/// How far into a batch the kernel has taken it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cursor {
+    flat: usize,
+    chained: usize,
+    /// Bytes taken of the chained body that comes next; its header has been taken then.
+    inside: usize,
+}
+
+/// Where one message lies in its batch.
+#[derive(Debug, Clone)]
+struct Span {
+    flat: Range<usize>,
+    chained: Range<usize>,
+    payload: usize,
+}
+
+impl Batch {
+    /// Encodes a message at the end.
+    #[inline]
+    pub(crate) fn push(&mut self, message: Message) {
+        self.messages += 1;
+        match message.frames() {
+            [only] => self.push_frame(only, 0),
+            frames => {
+                let last = frames.len() - 1;
+                for (index, frame) in frames.iter().enumerate() {
+                    self.push_frame(frame, if index == last { 0 } else { frame::MORE });
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn push_frame(&mut self, frame: &Frame, flags: u8) {
+        self.payload += frame.len();
+        if let Some((window, length)) = frame.window() {
+            // The whole window is copied, as a few fixed moves, and the part that is not the body cut off again.
+            self.flat.reserve(2 + window.len());
+            self.flat.extend_from_slice(&[flags, length]);
+            let end = self.flat.len() + usize::from(length);
+            self.flat.extend_from_slice(window);
+            self.flat.truncate(end);
+            return;
+        }
+        frame::write_header(&mut self.flat, flags, frame.len());
+        if frame.len() < CHAIN_FROM {
+            self.flat.extend_from_slice(frame);
+        } else {
+            self.chained_bytes += frame.len();
+            self.chained.push_back(Chained { at: self.flat.len(), body: frame.clone().into_bytes() });
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages == 0
+    }
+
+    pub(crate) fn messages(&self) -> usize {
+        self.messages
+    }
+
+    /// The sum of the frame bodies, in bytes.
+    pub(crate) fn payload(&self) -> usize {
+        self.payload
+    }
+
+    /// How many bytes the batch is on the wire.
+    pub(crate) fn wire_len(&self) -> usize {
+        self.flat.len() + self.chained_bytes
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.wire_len() >= BATCH_BYTES
+    }
+
+    /// How much memory the flat buffer holds, used or not.
+    pub(crate) fn capacity(&self) -> usize {
+        self.flat.capacity()
+    }
+
+    /// Empties the batch and keeps its buffer.
+    pub(crate) fn clear(&mut self) {
+        self.flat.clear();
+        self.chained.clear();
+        (self.chained_bytes, self.messages, self.payload) = (0, 0, 0);
+    }
+
+    /// Fills `slices` with what comes after `cursor`, in wire order; returns how many it used.
+    pub(crate) fn gather<'a>(&'a self, cursor: Cursor, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut used = 0;
+        let mut add = |bytes: &'a [u8], used: &mut usize| match slices.get_mut(*used) {
+            Some(slot) if !bytes.is_empty() => {
+                *slot = IoSlice::new(bytes);
+                *used += 1;
+                true
+            }
+            full_or_nothing => full_or_nothing.is_some(),
+        };
+        let Cursor { mut flat, mut inside, .. } = cursor;
+        for chained in self.chained.range(cursor.chained..) {
+            if !add(&self.flat[flat..chained.at], &mut used) || !add(&chained.body[inside..], &mut used) {
+                return used;
+            }
+            (flat, inside) = (chained.at, 0);
+        }
+        add(&self.flat[flat..], &mut used);
+        used
+    }
+
+    /// Moves `cursor` over `count` more bytes.
+    pub(crate) fn advance(&self, cursor: &mut Cursor, mut count: usize) {
+        while let Some(chained) = self.chained.get(cursor.chained) {
+            let header = chained.at - cursor.flat;
+            if count < header {
+                break;
+            }
+            cursor.flat = chained.at;
+            count -= header;
+            let rest = chained.body.len() - cursor.inside;
+            if count < rest {
+                cursor.inside += count;
+                return;
+            }
+            count -= rest;
+            cursor.chained += 1;
+            cursor.inside = 0;
+        }
+        cursor.flat += count;
+    }
+
+    /// Whether the kernel has taken everything.
+    #[cfg(test)]
+    pub(crate) fn is_taken(&self, cursor: Cursor) -> bool {
+        cursor.chained == self.chained.len() && cursor.flat == self.flat.len()
+    }
+
+    /// Removes the messages that have been taken whole; the first one left may have been taken in part.
+    ///
+    /// A peer never delivers a message of which it has not got every byte, so what is left can go to another peer.
+    pub(crate) fn forget_taken(&mut self, cursor: Cursor) {
+        let mut rest = Batch::default();
+        let mut start = Some((0, 0));
+        while let Some(span) = start.and_then(|(flat, chained)| self.span(flat, chained)) {
+            let taken = span.flat.end <= cursor.flat && span.chained.end <= cursor.chained;
+            start = Some((span.flat.end, span.chained.end));
+            if !taken {
+                self.move_span(&span, &mut rest);
+            }
+        }
+        *self = rest;
+    }
+
+    /// Moves the message that begins at `from` to the end of `to`; gives the start of the next one.
+    fn move_span(&mut self, span: &Span, to: &mut Batch) {
+        let base = to.flat.len();
+        to.flat.extend_from_slice(&self.flat[span.flat.clone()]);
+        for chained in self.chained.range_mut(span.chained.clone()) {
+            to.chained_bytes += chained.body.len();
+            to.chained.push_back(Chained {
+                at: base + (chained.at - span.flat.start),
+                body: std::mem::take(&mut chained.body),
+            });
+        }
+        to.messages += 1;
+        to.payload += span.payload;
+    }
+
+    /// Finds the message that begins at these positions.
+    #[inline]
+    fn span(&self, flat: usize, chained: usize) -> Option<Span> {
+        let mut span = Span { flat: flat..flat, chained: chained..chained, payload: 0 };
+        loop {
+            let header = Header::read(&self.flat[span.flat.end..]).ok().flatten()?;
+            span.flat.end += header.length;
+            match self.chained.get(span.chained.end) {
+                Some(body) if body.at == span.flat.end => {
+                    span.chained.end += 1;
+                    span.payload += body.body.len();
+                }
+                _ => {
+                    #[allow(clippy::cast_possible_truncation)] // encoded here from a usize
+                    let body = header.body as usize;
+                    span.flat.end += body;
+                    span.payload += body;
+                }
+            }
+            if !header.more() {
+                return Some(span);
+            }
+        }
+    }
+
+    /// Takes the batch apart into its messages, in order.
+    pub(crate) fn into_spans(self) -> Spans {
+        Spans { batch: self, flat: 0, chained: 0 }
+    }
+}
+
+/// A batch that is being dealt out message by message.
+#[derive(Debug)]
+pub(crate) struct Spans {
+    batch: Batch,
+    flat: usize,
+    chained: usize,
+}
+
+impl Spans {
+    /// Moves the next message to the end of `to`; `false` if there is none left.
+    #[inline]
+    pub(crate) fn deal(&mut self, to: &mut Batch) -> bool {
+        let Some(span) = self.batch.span(self.flat, self.chained) else {
+            return false;
+        };
+        self.batch.move_span(&span, to);
+        (self.flat, self.chained) = (span.flat.end, span.chained.end);
+        true
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.flat == self.batch.flat.len()
+    }
+
+    /// The messages not yet dealt out, as a batch.
+    pub(crate) fn rest(mut self) -> Batch {
+        let mut rest = Batch::default();
+        while self.deal(&mut rest) {}
+        rest
+    }
+
+    /// The emptied batch, for its buffer; only when everything has been dealt out.
+    pub(crate) fn into_spare(mut self) -> Batch {
+        self.batch.clear();
+        self.batch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zmtp::run::tests::unpack;
+
+    fn batch(messages: &[Message]) -> Batch {
+        let mut batch = Batch::default();
+        messages.iter().for_each(|message| batch.push(message.clone()));
+        batch
+    }
+
+    /// The wire bytes after `cursor`, gathered through a few slices at a time as a writer would.
+    fn wire_from(batch: &Batch, mut cursor: Cursor, width: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        loop {
+            let mut slices = [IoSlice::new(&[]); 8];
+            let used = batch.gather(cursor, &mut slices[..width]);
+            let before = out.len();
+            slices[..used].iter().for_each(|slice| out.extend_from_slice(slice));
+            if out.len() == before {
+                return out;
+            }
+            batch.advance(&mut cursor, out.len() - before);
+        }
+    }
+
+    fn wire(batch: &Batch) -> Vec<u8> {
+        wire_from(batch, Cursor::default(), 8)
+    }
+
+    fn mixed() -> Vec<Message> {
+        vec![
+            Message::from("small"),
+            Message::from(vec![1; CHAIN_FROM]),
+            Message::from([vec![2; 300], vec![3; CHAIN_FROM + 1], vec![]]),
+            Message::from([vec![4; CHAIN_FROM], vec![5; CHAIN_FROM]]),
+            Message::from(""),
+        ]
+    }
+
+    #[test]
+    fn messages_are_the_bytes_that_libzmq_sends() {
+        assert_eq!(wire(&batch(&["Hello".into()])), b"\x00\x05Hello");
+        assert_eq!(wire(&batch(&[["A", "", "CC"].into()])), b"\x01\x01A\x01\x00\x00\x02CC");
+        let short = wire(&batch(&[vec![b'x'; 255].into()]));
+        assert_eq!((&short[..3], short.len()), (&b"\x00\xffx"[..], 257));
+        let long = wire(&batch(&[vec![b'y'; 256].into()]));
+        assert_eq!((&long[..10], long.len()), (&b"\x02\0\0\0\0\0\0\x01\0y"[..], 265));
+    }
+
+    #[test]
+    fn counts_and_lengths_are_those_of_the_messages() {
+        let batch = batch(&mixed());
+        assert_eq!(batch.messages(), 5);
+        assert_eq!(batch.payload(), mixed().iter().map(Message::byte_len).sum::<usize>());
+        assert_eq!(batch.wire_len(), wire(&batch).len());
+    }
+
+    #[test]
+    fn large_bodies_are_chained_and_not_copied() {
+        let body = Bytes::from(vec![1; CHAIN_FROM]);
+        let batch = batch(&[Message::from(body.clone())]);
+        assert_eq!(batch.chained[0].body.as_ptr(), body.as_ptr());
+        assert_eq!(batch.flat.len(), 9);
+    }
+
+    #[test]
+    fn a_write_cut_anywhere_resumes_at_the_same_byte() {
+        let batch = batch(&mixed());
+        let whole = wire(&batch);
+        for step in [1, 7, 4_096, CHAIN_FROM + 11] {
+            let (mut cursor, mut done) = (Cursor::default(), 0);
+            while done < whole.len() {
+                assert!(!batch.is_taken(cursor));
+                assert_eq!(wire_from(&batch, cursor, 2), whole[done..], "{done}");
+                let count = step.max(whole.len() / 64).min(whole.len() - done);
+                batch.advance(&mut cursor, count);
+                done += count;
+            }
+            assert!(batch.is_taken(cursor));
+        }
+    }
+
+    #[test]
+    fn what_was_not_taken_whole_is_kept_whole() {
+        let messages = mixed();
+        let mut end = 0;
+        for (index, message) in messages.iter().enumerate() {
+            let start = end;
+            end += wire(&batch(std::slice::from_ref(message))).len();
+            for taken in [start, start + 1, end - 1] {
+                let mut batch = batch(&messages);
+                let mut cursor = Cursor::default();
+                batch.advance(&mut cursor, taken);
+                batch.forget_taken(cursor);
+                assert_eq!(unpack(&wire(&batch)), messages[index..], "{taken}");
+                assert_eq!(batch.messages(), messages.len() - index);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_batch_taken_whole() {
+        let mut batch = batch(&mixed());
+        let mut cursor = Cursor::default();
+        batch.advance(&mut cursor, batch.wire_len());
+        batch.forget_taken(cursor);
+        assert_eq!((batch.messages(), batch.payload(), batch.wire_len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn messages_are_dealt_out_one_by_one() {
+        let mut spans = batch(&mixed()).into_spans();
+        let (mut odd, mut even) = (Batch::default(), Batch::default());
+        assert!(spans.deal(&mut even) && spans.deal(&mut odd) && spans.deal(&mut even));
+        assert!(!spans.is_empty());
+        let rest = spans.rest();
+        assert_eq!(unpack(&wire(&even)), [mixed()[0].clone(), mixed()[2].clone()]);
+        assert_eq!(unpack(&wire(&odd)), [mixed()[1].clone()]);
+        assert_eq!(unpack(&wire(&rest)), mixed()[3..]);
+        assert_eq!(rest.payload(), 2 * CHAIN_FROM);
+    }
+}

@@ -1,0 +1,218 @@
+//! Runs of received messages: still encoded, already validated, turned into messages where they are consumed.
+
+use bytes::{Buf, Bytes};
+
+use crate::message::{Frame, Message};
+use crate::zmtp::frame::Header;
+
+/// Bodies from this size on share the buffer that they were received in; smaller ones are copied out of it, so
+/// that a small message which is kept does not keep a large buffer alive.
+pub(crate) const SHARE_FROM: usize = 4 * 1024;
+
+/// Consecutive messages of one peer.
+#[derive(Debug)]
+pub(crate) struct Run {
+    body: Body,
+    messages: usize,
+    payload: usize,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// Whole messages, as they came over the wire; the decoder has checked every header.
+    Packed { wire: Bytes, at: usize },
+    /// One message that was assembled frame by frame.
+    Whole(Option<Message>),
+}
+
+impl Run {
+    /// A run of `messages` whole and valid messages with `payload` bytes in their bodies.
+    pub(crate) fn packed(wire: Bytes, messages: usize, payload: usize) -> Self {
+        Self { body: Body::Packed { wire, at: 0 }, messages, payload }
+    }
+
+    /// A run of one message.
+    pub(crate) fn whole(message: Message) -> Self {
+        let payload = message.byte_len();
+        Self { body: Body::Whole(Some(message)), messages: 1, payload }
+    }
+
+    /// How many messages are left.
+    pub(crate) fn messages(&self) -> usize {
+        self.messages
+    }
+
+    /// The sum of the bodies that are left, in bytes.
+    pub(crate) fn payload(&self) -> usize {
+        self.payload
+    }
+
+    /// Takes the next message.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Option<Message> {
+        let message = match &mut self.body {
+            Body::Packed { wire, at } => unpack_message(wire, at)?,
+            Body::Whole(message) => message.take()?,
+        };
+        self.messages -= 1;
+        self.payload -= message.byte_len();
+        Some(message)
+    }
+
+    /// All frames of a message that is not yet whole.
+    pub(crate) fn into_frames(self) -> Vec<Frame> {
+        match self.body {
+            Body::Packed { wire, mut at } => {
+                std::iter::from_fn(|| unpack_frame(&wire, &mut at)).map(|(frame, _)| frame).collect()
+            }
+            Body::Whole(message) => message.map(Message::into_frames).unwrap_or_default(),
+        }
+    }
+
+    /// Splits off as many messages at the front as `admits` allows; it is asked with the messages and bytes that
+    /// are split off so far and the size of the next message.
+    pub(crate) fn split_front(&mut self, admits: impl Fn(usize, usize, usize) -> bool) -> Option<Self> {
+        let (mut end, mut messages, mut payload) = (0, 0, 0);
+        match &mut self.body {
+            Body::Packed { wire, at } => {
+                wire.advance(std::mem::take(at));
+                while let Some((length, size)) = measure(&wire[end..]) {
+                    if !admits(messages, payload, size) {
+                        break;
+                    }
+                    (end, messages, payload) = (end + length, messages + 1, payload + size);
+                }
+                if messages == 0 {
+                    return None;
+                }
+                let front = Self::packed(wire.split_to(end), messages, payload);
+                self.messages -= messages;
+                self.payload -= payload;
+                Some(front)
+            }
+            Body::Whole(message) => {
+                admits(0, 0, self.payload).then_some(())?;
+                (self.messages, self.payload) = (0, 0);
+                message.take().map(Self::whole)
+            }
+        }
+    }
+}
+
+/// The length on the wire and the payload of the message at the start of `wire`; `None` at its end.
+#[inline]
+fn measure(wire: &[u8]) -> Option<(usize, usize)> {
+    let (mut end, mut payload) = (0, 0);
+    loop {
+        let header = Header::read(&wire[end..]).ok().flatten()?;
+        #[allow(clippy::cast_possible_truncation)] // the decoder has checked it
+        let body = header.body as usize;
+        end += header.length + body;
+        payload += body;
+        if !header.more() {
+            return Some((end, payload));
+        }
+    }
+}
+
+/// Makes a message of the frames at `at`, which moves to the next message.
+#[inline]
+fn unpack_message(wire: &Bytes, at: &mut usize) -> Option<Message> {
+    let (first, more) = unpack_frame(wire, at)?;
+    if !more {
+        return Some(Message::from(first));
+    }
+    let mut frames = vec![first];
+    loop {
+        let (frame, more) = unpack_frame(wire, at)?;
+        frames.push(frame);
+        if !more {
+            return Some(Message::from_frames(frames));
+        }
+    }
+}
+
+#[inline]
+fn unpack_frame(wire: &Bytes, at: &mut usize) -> Option<(Frame, bool)> {
+    let rest = &wire[*at..];
+    let header = Header::read(rest).ok().flatten()?;
+    #[allow(clippy::cast_possible_truncation)] // the decoder has checked it
+    let length = header.body as usize;
+    let start = *at + header.length;
+    *at = start + length;
+    let frame = if length < SHARE_FROM {
+        Frame::from_window(&rest[header.length..], length)
+    } else {
+        Frame::from(wire.slice(start..*at))
+    };
+    Some((frame, header.more()))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The messages in wire bytes that hold nothing else.
+    pub(crate) fn unpack(wire: &[u8]) -> Vec<Message> {
+        let wire = Bytes::copy_from_slice(wire);
+        let mut at = 0;
+        std::iter::from_fn(|| unpack_message(&wire, &mut at)).collect()
+    }
+
+    fn three() -> Run {
+        Run::packed(Bytes::from_static(b"\x00\x01a\x01\x01b\x00\x01c\x00\x00"), 3, 3)
+    }
+
+    #[test]
+    fn messages_come_out_in_order() {
+        let mut run = three();
+        assert_eq!(run.next(), Some("a".into()));
+        assert_eq!((run.messages(), run.payload()), (2, 2));
+        assert_eq!(run.next(), Some(["b", "c"].into()));
+        assert_eq!(run.next(), Some("".into()));
+        assert_eq!((run.next(), run.messages(), run.payload()), (None, 0, 0));
+    }
+
+    #[test]
+    fn a_run_is_split_where_room_ends() {
+        let mut run = three();
+        assert!(run.split_front(|_, _, _| false).is_none());
+        let mut front = run.split_front(|messages, _, _| messages < 2).unwrap();
+        assert_eq!((front.messages(), front.payload()), (2, 3));
+        assert_eq!((run.messages(), run.payload()), (1, 0));
+        assert_eq!((front.next(), front.next(), front.next()), (Some("a".into()), Some(["b", "c"].into()), None));
+        assert_eq!((run.next(), run.next()), (Some("".into()), None));
+    }
+
+    #[test]
+    fn a_run_is_split_after_messages_were_taken() {
+        let mut run = three();
+        run.next();
+        let mut front = run.split_front(|_, payload, size| payload + size <= 2).unwrap();
+        assert_eq!(front.messages(), 2);
+        assert_eq!((front.next(), front.next()), (Some(["b", "c"].into()), Some("".into())));
+        assert_eq!(run.messages(), 0);
+    }
+
+    #[test]
+    fn a_single_message_is_split_off_whole_or_not_at_all() {
+        let mut run = Run::whole(["b", "c"].into());
+        assert!(run.split_front(|_, _, size| size < 2).is_none());
+        let mut front = run.split_front(|_, _, size| size == 2).unwrap();
+        assert_eq!((front.next(), run.next(), run.messages()), (Some(["b", "c"].into()), None, 0));
+    }
+
+    #[test]
+    fn large_bodies_share_the_buffer_and_small_ones_do_not() {
+        let mut wire = vec![2, 0, 0, 0, 0, 0, 0];
+        wire.extend(u16::try_from(SHARE_FROM).unwrap().to_be_bytes());
+        wire.resize(9 + SHARE_FROM, 7);
+        wire.extend([0, 200]);
+        wire.resize(9 + SHARE_FROM + 2 + 200, 8);
+        let wire = Bytes::from(wire);
+        let mut run = Run::packed(wire.clone(), 2, SHARE_FROM + 200);
+        let range = wire.as_ptr_range();
+        assert!(range.contains(&run.next().unwrap()[0].as_ptr()));
+        assert!(!range.contains(&run.next().unwrap()[0].as_ptr()));
+    }
+}
