@@ -30,8 +30,10 @@ impl State {
     #[inline]
     fn pop(&mut self) -> Option<Message> {
         let turn = *self.turns.front()?;
-        let lane = &mut self.lanes[turn];
+        let lane = self.lanes.get_mut(turn)?;
         let run = lane.front_mut()?;
+        self.messages -= 1;
+        self.payload -= run.next_size();
         let message = run.next();
         if run.messages() == 0 {
             lane.pop_front();
@@ -41,10 +43,7 @@ impl State {
         } else if self.turns.len() > 1 {
             self.turns.rotate_left(1);
         }
-        let message = message?;
-        self.messages -= 1;
-        self.payload -= message.byte_len();
-        Some(message)
+        message
     }
 
     fn push(&mut self, lane: usize, run: Run) {
@@ -64,14 +63,6 @@ impl State {
         // Half a queue of room, not one message's: the engine works in batches.
         self.engine_waits && mark.half_empty(self.messages, self.payload) && std::mem::take(&mut self.engine_waits)
     }
-}
-
-/// What the engine is to be told after messages were taken out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Popped<T> {
-    pub(crate) value: T,
-    /// There is room again for the engine, which waits for it.
-    pub(crate) call_engine: bool,
 }
 
 /// The queue with its high-water marks.
@@ -132,19 +123,29 @@ impl Inbound {
         state.engine_waits
     }
 
-    /// Takes the next message.
+    /// Takes the next message; calls `engine` if it waits for room and there is enough of it now.
     #[inline]
-    pub(crate) fn pop(&self) -> Result<Popped<Message>, TryRecvError> {
+    pub(crate) fn pop(&self, engine: impl FnOnce()) -> Result<Message, TryRecvError> {
         let mut state = lock(&self.state);
         match state.pop() {
-            Some(value) => Ok(Popped { value, call_engine: state.call_engine(&self.mark) }),
+            Some(message) => {
+                if state.engine_waits && state.call_engine(&self.mark) {
+                    engine();
+                }
+                Ok(message)
+            }
             None if state.closed => Err(TryRecvError::Closed),
             None => Err(TryRecvError::Empty),
         }
     }
 
-    /// Takes up to `max` messages; says how many.
-    pub(crate) fn pop_many(&self, out: &mut Vec<Message>, max: usize) -> Result<Popped<usize>, TryRecvError> {
+    /// Takes up to `max` messages and says how many; calls `engine` as [`pop`](Self::pop) does.
+    pub(crate) fn pop_many(
+        &self,
+        out: &mut Vec<Message>,
+        max: usize,
+        engine: impl FnOnce(),
+    ) -> Result<usize, TryRecvError> {
         let mut state = lock(&self.state);
         let before = out.len();
         let count = state.messages.min(max);
@@ -155,7 +156,12 @@ impl Inbound {
         match out.len() - before {
             0 if state.closed => Err(TryRecvError::Closed),
             0 => Err(TryRecvError::Empty),
-            value => Ok(Popped { value, call_engine: state.call_engine(&self.mark) }),
+            count => {
+                if state.call_engine(&self.mark) {
+                    engine();
+                }
+                Ok(count)
+            }
         }
     }
 
@@ -222,7 +228,7 @@ mod tests {
     }
 
     fn drain(queue: &Inbound) -> Vec<u8> {
-        std::iter::from_fn(|| queue.pop().ok()).map(|popped| popped.value[0][0]).collect()
+        std::iter::from_fn(|| queue.pop(|| ()).ok()).map(|message| message[0][0]).collect()
     }
 
     #[test]
@@ -268,8 +274,12 @@ mod tests {
         let queue = queue(4, 0);
         queue.offer(0, &mut run(b"abcd"), usize::MAX);
         assert!(queue.sleep());
-        let calls: Vec<_> = (0..4).map(|_| queue.pop().unwrap().call_engine).collect();
-        assert_eq!(calls, [false, true, false, false]);
+        let calls = (0..4).map(|_| {
+            let mut called = false;
+            queue.pop(|| called = true).unwrap();
+            called
+        });
+        assert_eq!(calls.collect::<Vec<_>>(), [false, true, false, false]);
         assert!(!queue.sleep(), "there is room already");
     }
 
@@ -278,10 +288,10 @@ mod tests {
         let queue = queue(0, 0);
         queue.offer(0, &mut run(b"abc"), usize::MAX);
         let mut out = Vec::new();
-        assert_eq!(queue.pop_many(&mut out, 2).unwrap().value, 2);
-        assert_eq!(queue.pop_many(&mut out, 9).unwrap().value, 1);
+        assert_eq!(queue.pop_many(&mut out, 2, || ()), Ok(2));
+        assert_eq!(queue.pop_many(&mut out, 9, || ()), Ok(1));
         assert_eq!(out, ["a".into(), "b".into(), "c".into()]);
-        assert_eq!(queue.pop_many(&mut out, 9), Err(TryRecvError::Empty));
+        assert_eq!(queue.pop_many(&mut out, 9, || ()), Err(TryRecvError::Empty));
     }
 
     #[test]
@@ -289,7 +299,7 @@ mod tests {
         let queue = queue(0, 0);
         queue.offer(0, &mut run(b"abc"), usize::MAX);
         assert_eq!(queue.close(), 3);
-        assert_eq!(queue.pop(), Err(TryRecvError::Closed));
+        assert_eq!(queue.pop(|| ()), Err(TryRecvError::Closed));
         assert!(queue.offer(0, &mut run(b"d"), usize::MAX));
         assert_eq!(queue.depth(), (0, 0));
     }

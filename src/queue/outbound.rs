@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::task::{Poll, Waker};
 
-use crate::error::SendError;
 use crate::message::Message;
 use crate::options::HighWaterMark;
 use crate::queue::lock;
@@ -32,7 +31,7 @@ struct State {
 
 impl State {
     #[inline]
-    fn push(&mut self, message: Message, size: usize) {
+    fn push(&mut self, message: &Message, size: usize) {
         self.messages += 1;
         self.payload += size;
         match self.batches.back_mut() {
@@ -59,10 +58,10 @@ impl State {
 }
 
 /// Why a message was not taken.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
-    Full(Message),
-    Closed(Message),
+    Full,
+    Closed,
 }
 
 /// The FIFO with its high-water marks.
@@ -87,52 +86,44 @@ impl Outbound {
 
     /// Puts a message at the end; `Ok(true)` if the engine must be told.
     #[inline]
-    pub(crate) fn offer(&self, message: Message) -> Result<bool, Refused> {
+    pub(crate) fn offer(&self, message: &Message) -> Result<bool, Refused> {
         let size = message.byte_len();
         let mut state = lock(&self.state);
         if state.closed {
-            return Err(Refused::Closed(message));
+            return Err(Refused::Closed);
         }
         if !self.mark.admits(state.messages, state.payload, size) {
-            return Err(Refused::Full(message));
+            return Err(Refused::Full);
         }
         state.push(message, size);
         Ok(std::mem::take(&mut state.engine_waits))
     }
 
-    /// Like [`offer`](Self::offer), but waits for room. The message is taken out of `message` when it is queued.
-    ///
-    /// # Panics
-    ///
-    /// If polled again after it was ready.
+    /// Like [`offer`](Self::offer), but waits for room.
     pub(crate) fn poll_offer(
         &self,
-        message: &mut Option<Message>,
+        message: &Message,
         ticket: &mut Option<Ticket>,
         waker: &Waker,
-    ) -> Poll<Result<bool, SendError>> {
+    ) -> Poll<Result<bool, Refused>> {
+        let size = message.byte_len();
         let mut state = lock(&self.state);
-        let Some(waiting) = message.take() else {
-            panic!("a send was polled after it had finished");
-        };
-        let size = waiting.byte_len();
         if state.closed {
-            return Poll::Ready(Err(SendError::Closed(waiting)));
+            return Poll::Ready(Err(Refused::Closed));
         }
         if !self.mark.admits(state.messages, state.payload, size) {
             // Registered under the lock under which the queue was found full: no wake-up can fall in between.
             state.waiters.register(ticket, waker);
-            *message = Some(waiting);
             return Poll::Pending;
         }
         if let Some(ticket) = ticket.take() {
             state.waiters.leave(ticket);
         }
-        state.push(waiting, size);
+        state.push(message, size);
         Poll::Ready(Ok(std::mem::take(&mut state.engine_waits)))
     }
 
-    /// Whether a message of `size` bytes would be taken now; if not, registers for the time when it may be.
+    /// Whether a message could be taken now; if not, registers for the time when it may be.
     pub(crate) fn poll_room(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<Result<(), ()>> {
         let mut state = lock(&self.state);
         if state.closed {
@@ -237,9 +228,9 @@ mod tests {
         for mark in [1, 2, 1_000] {
             let queue = queue(mark, 0);
             for _ in 0..mark {
-                assert!(queue.offer("x".into()).is_ok());
+                assert!(queue.offer(&"x".into()).is_ok());
             }
-            assert!(matches!(queue.offer("y".into()), Err(Refused::Full(message)) if message == "y".into()));
+            assert_eq!(queue.offer(&"y".into()), Err(Refused::Full));
             assert_eq!(queue.depth(), (mark, mark));
         }
     }
@@ -248,31 +239,31 @@ mod tests {
     fn bytes_count_as_well_as_messages() {
         let queue = queue(0, 100);
         for _ in 0..10 {
-            assert!(queue.offer(vec![0; 10].into()).is_ok());
+            assert!(queue.offer(&vec![0; 10].into()).is_ok());
         }
-        assert!(queue.offer(vec![0; 1].into()).is_err());
-        assert!(queue.offer("".into()).is_ok());
+        assert!(queue.offer(&vec![0; 1].into()).is_err());
+        assert!(queue.offer(&"".into()).is_ok());
     }
 
     #[test]
     fn the_engine_is_called_once_per_sleep() {
         let queue = queue(10, 0);
         assert!(queue.sleep(true));
-        assert!(matches!(queue.offer("a".into()), Ok(true)));
-        assert!(matches!(queue.offer("b".into()), Ok(false)));
+        assert!(matches!(queue.offer(&"a".into()), Ok(true)));
+        assert!(matches!(queue.offer(&"b".into()), Ok(false)));
         assert!(!queue.sleep(true), "there is work");
         assert!(queue.sleep(false));
-        assert!(matches!(queue.offer("c".into()), Ok(false)), "the engine has no peer with room");
+        assert!(matches!(queue.offer(&"c".into()), Ok(false)), "the engine has no peer with room");
     }
 
     #[test]
     fn what_is_given_back_comes_first_again() {
         let queue = queue(0, 0);
-        queue.offer("1".into()).unwrap();
+        queue.offer(&"1".into()).unwrap();
         let first = queue.take().unwrap().batch;
-        queue.offer("2".into()).unwrap();
+        queue.offer(&"2".into()).unwrap();
         let second = queue.take().unwrap().batch;
-        queue.offer("3".into()).unwrap();
+        queue.offer(&"3".into()).unwrap();
         queue.give_back([first, Batch::default(), second].into_iter());
         assert_eq!(queue.depth(), (3, 3));
         let order: Vec<_> = std::iter::from_fn(|| queue.take()).map(|taken| taken.batch.messages()).collect();
@@ -282,31 +273,29 @@ mod tests {
     #[test]
     fn a_waiter_that_leaves_after_its_turn_passes_it_on() {
         let queue = queue(1, 0);
-        queue.offer("full".into()).unwrap();
+        queue.offer(&"full".into()).unwrap();
         let (first, first_waker) = futures_test_waker();
         let (second, second_waker) = futures_test_waker();
         let (mut a, mut b) = (None, None);
-        let mut message = Some(Message::from("a"));
-        assert!(queue.poll_offer(&mut message, &mut a, &first_waker).is_pending());
-        assert!(queue.poll_offer(&mut Some("b".into()), &mut b, &second_waker).is_pending());
+        assert!(queue.poll_offer(&"a".into(), &mut a, &first_waker).is_pending());
+        assert!(queue.poll_offer(&"b".into(), &mut b, &second_waker).is_pending());
         queue.take().unwrap();
         assert!(first.was_woken() && !second.was_woken());
         queue.leave(a.unwrap());
         assert!(second.was_woken());
-        assert_eq!(message, Some("a".into()), "the message is still the caller's");
     }
 
     #[test]
     fn closing_fails_those_who_wait() {
         let queue = queue(1, 0);
-        queue.offer("full".into()).unwrap();
+        queue.offer(&"full".into()).unwrap();
         let (woken, waker) = futures_test_waker();
-        let (mut ticket, mut message) = (None, Some(Message::from("late")));
-        assert!(queue.poll_offer(&mut message, &mut ticket, &waker).is_pending());
+        let mut ticket = None;
+        assert!(queue.poll_offer(&"late".into(), &mut ticket, &waker).is_pending());
         queue.close();
         assert!(woken.was_woken());
-        let result = queue.poll_offer(&mut message, &mut ticket, &noop_waker());
-        assert_eq!(result, Poll::Ready(Err(SendError::Closed("late".into()))));
+        let result = queue.poll_offer(&"late".into(), &mut ticket, &noop_waker());
+        assert_eq!(result, Poll::Ready(Err(Refused::Closed)));
     }
 
     #[derive(Default)]

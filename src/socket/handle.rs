@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, TryLockError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::runtime;
 
@@ -13,9 +13,7 @@ use crate::engine::listen::listen;
 use crate::engine::pattern::Pattern;
 use crate::engine::shared::{Attachment, AttachmentKind, Command, Presence, Shared};
 use crate::engine::task::{self, Engine};
-use crate::error::{
-    BindError, CloseError, ConnectError, DetachError, RecvError, SendError, TryRecvError, TrySendError, WaitError,
-};
+use crate::error::{BindError, CloseError, ConnectError, DetachError, RecvError, SendError, TryRecvError, WaitError};
 use crate::message::Message;
 use crate::monitor::{Event, Monitor};
 use crate::options::Options;
@@ -198,49 +196,41 @@ impl<P: Pattern> Core<P> {
 
     // --- sending ----------------------------------------------------------------------------------------------------
 
-    /// Refuses what no peer with the same limits would accept: it would cost one connection after the other.
+    /// Whether peers with the same limits accept a message. One that they refuse would cost one connection after the
+    /// other.
     #[inline]
-    pub(crate) fn check(&self, message: Message) -> Result<Message, SendError> {
+    pub(crate) fn is_acceptable(&self, message: &Message) -> bool {
         let options = &self.shared.options;
-        if message.byte_len() > options.max_message_size || message.frame_count() > options.max_frames {
-            return Err(SendError::TooLarge(message));
-        }
-        Ok(message)
+        message.byte_len() <= options.max_message_size && message.frame_count() <= options.max_frames
     }
 
     /// Queues a message if there is room.
     #[inline]
-    pub(crate) fn offer(&self, message: Message) -> Result<(), Refused> {
-        let call_engine = self.shared.outbound.offer(message)?;
-        if call_engine {
+    pub(crate) fn offer(&self, message: &Message) -> Result<(), Refused> {
+        if self.shared.outbound.offer(message)? {
             self.shared.signal.wake();
         }
         Ok(())
     }
 
     /// Queues a message if there is room, or if a turn of the engine makes some.
-    pub(crate) fn offer_with_turn(&self, message: Message) -> Result<(), TrySendError> {
-        let message = match self.offer(self.check(message)?) {
-            Err(Refused::Full(message)) if self.take_turn(true) => message,
-            other => return other.map_err(Into::into),
-        };
-        self.offer(message).map_err(Into::into)
+    pub(crate) fn offer_with_turn(&self, message: &Message) -> Result<(), Refused> {
+        match self.offer(message) {
+            Err(Refused::Full) if self.take_turn(true) => self.offer(message),
+            other => other,
+        }
     }
 
     /// Queues a message once there is room.
     pub(crate) fn send(&self, message: Message) -> Sending<'_, P> {
-        Sending { core: self, message: Some(message), ticket: None }
+        Sending { core: self, message, ticket: None }
     }
 
     // --- receiving --------------------------------------------------------------------------------------------------
 
     #[inline]
     pub(crate) fn pop(&self) -> Result<Message, TryRecvError> {
-        let popped = self.shared.inbound.pop()?;
-        if popped.call_engine {
-            self.shared.signal.wake();
-        }
-        Ok(popped.value)
+        self.shared.inbound.pop(|| self.shared.signal.wake())
     }
 
     /// Takes a message if there is one, or if a turn of the engine brings one.
@@ -252,11 +242,12 @@ impl<P: Pattern> Core<P> {
     }
 
     pub(crate) fn pop_many(&self, out: &mut Vec<Message>, max: usize) -> Result<usize, TryRecvError> {
-        let popped = self.shared.inbound.pop_many(out, max)?;
-        if popped.call_engine {
-            self.shared.signal.wake();
+        match self.shared.inbound.pop_many(out, max, || self.shared.signal.wake()) {
+            Err(TryRecvError::Empty) if self.take_turn(false) => {
+                self.shared.inbound.pop_many(out, max, || self.shared.signal.wake())
+            }
+            other => other,
         }
-        Ok(popped.value)
     }
 
     /// Waits until a message can be taken, perhaps by somebody else.
@@ -282,20 +273,11 @@ impl<P: Pattern> Drop for Core<P> {
     }
 }
 
-impl From<Refused> for TrySendError {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Full(message) => Self::Full(message),
-            Refused::Closed(message) => Self::Closed(message),
-        }
-    }
-}
-
-/// Waits for room in the outbound queue. Dropped before it is ready it has sent nothing.
+/// Waits for room in the outbound queue. Dropped before it is ready it has queued nothing.
 #[derive(Debug)]
 pub(crate) struct Sending<'a, P: Pattern> {
     core: &'a Core<P>,
-    message: Option<Message>,
+    message: Message,
     ticket: Option<Ticket>,
 }
 
@@ -306,12 +288,16 @@ impl<P: Pattern> Future for Sending<'_, P> {
         let this = &mut *self;
         // Without a turn of the engine there is hardly room: a `send` comes here after it has tried.
         this.core.take_turn(true);
-        let offered = this.core.shared.outbound.poll_offer(&mut this.message, &mut this.ticket, cx.waker());
-        offered.map_ok(|call_engine| {
-            if call_engine {
-                this.core.shared.signal.wake();
+        let offered = this.core.shared.outbound.poll_offer(&this.message, &mut this.ticket, cx.waker());
+        match ready!(offered) {
+            Ok(call_engine) => {
+                if call_engine {
+                    this.core.shared.signal.wake();
+                }
+                Poll::Ready(Ok(()))
             }
-        })
+            Err(_) => Poll::Ready(Err(SendError::Closed(std::mem::take(&mut this.message)))),
+        }
     }
 }
 

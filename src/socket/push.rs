@@ -187,11 +187,14 @@ impl PushSocket {
     /// Dropped before it is ready, the message was not sent, and whoever else waits is not disturbed. To keep the
     /// message, keep a clone of it.
     pub async fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
-        let message = self.core.check(message.into())?;
-        match self.core.offer(message) {
+        let message = message.into();
+        if !self.core.is_acceptable(&message) {
+            return Err(SendError::TooLarge(message));
+        }
+        match self.core.offer(&message) {
             Ok(()) => Ok(()),
-            Err(Refused::Closed(message)) => Err(SendError::Closed(message)),
-            Err(Refused::Full(message)) => self.core.send(message).await,
+            Err(Refused::Closed) => Err(SendError::Closed(message)),
+            Err(Refused::Full) => self.core.send(message).await,
         }
     }
 
@@ -202,7 +205,15 @@ impl PushSocket {
     /// [`TrySendError`] gives the message back: a high-water mark is reached, the socket is closed, or the message is too
     /// large for it.
     pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
-        self.core.offer_with_turn(message.into())
+        let message = message.into();
+        if !self.core.is_acceptable(&message) {
+            return Err(TrySendError::TooLarge(message));
+        }
+        match self.core.offer_with_turn(&message) {
+            Ok(()) => Ok(()),
+            Err(Refused::Full) => Err(TrySendError::Full(message)),
+            Err(Refused::Closed) => Err(TrySendError::Closed(message)),
+        }
     }
 
     /// The socket as a [`Sink`] of messages. Flushed means queued, as for [`send`](Self::send).
@@ -247,16 +258,16 @@ pub struct MessageSink<'a> {
 
 impl MessageSink<'_> {
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        while let Some(message) = self.held.take() {
+        while let Some(message) = &self.held {
             match self.socket.core.offer_with_turn(message) {
-                Ok(()) => {}
-                Err(TrySendError::Closed(message)) => return Poll::Ready(Err(SendError::Closed(message))),
-                Err(TrySendError::TooLarge(message)) => return Poll::Ready(Err(SendError::TooLarge(message))),
-                Err(TrySendError::Full(message)) => {
-                    self.held = Some(message);
+                Ok(()) => self.held = None,
+                Err(Refused::Full) => {
                     if self.ticket.poll(&self.socket.core, cx).is_pending() {
                         return Poll::Pending;
                     }
+                }
+                Err(Refused::Closed) => {
+                    return Poll::Ready(self.held.take().map_or(Ok(()), |message| Err(SendError::Closed(message))));
                 }
             }
         }
@@ -272,7 +283,10 @@ impl Sink<Message> for MessageSink<'_> {
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), SendError> {
-        self.held = Some(self.socket.core.check(message)?);
+        if !self.socket.core.is_acceptable(&message) {
+            return Err(SendError::TooLarge(message));
+        }
+        self.held = Some(message);
         Ok(())
     }
 

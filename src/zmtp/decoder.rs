@@ -301,7 +301,7 @@ mod tests {
 
     fn encode(message: &Message, out: &mut Vec<u8>) {
         let mut batch = Batch::default();
-        batch.push(message.clone());
+        batch.push(message);
         let mut cursor = Cursor::default();
         while !batch.is_taken(cursor) {
             let mut slices = [IoSlice::new(&[]); 4];

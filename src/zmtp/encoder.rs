@@ -56,7 +56,7 @@ struct Span {
 impl Batch {
     /// Encodes a message at the end.
     #[inline]
-    pub(crate) fn push(&mut self, message: Message) {
+    pub(crate) fn push(&mut self, message: &Message) {
         self.messages += 1;
         match message.frames() {
             [only] => self.push_frame(only, 0),
@@ -75,8 +75,9 @@ impl Batch {
         if let Some((window, length)) = frame.window() {
             // The whole window is copied, as a few fixed moves, and the part that is not the body cut off again.
             self.flat.reserve(2 + window.len());
-            self.flat.extend_from_slice(&[flags, length]);
-            let end = self.flat.len() + usize::from(length);
+            #[allow(clippy::cast_possible_truncation)] // an inline body is shorter than 256 bytes
+            self.flat.extend_from_slice(&[flags, length as u8]);
+            let end = self.flat.len() + length;
             self.flat.extend_from_slice(window);
             self.flat.truncate(end);
             return;
@@ -280,7 +281,7 @@ mod tests {
 
     fn batch(messages: &[Message]) -> Batch {
         let mut batch = Batch::default();
-        messages.iter().for_each(|message| batch.push(message.clone()));
+        messages.iter().for_each(|message| batch.push(message));
         batch
     }
 

@@ -47,16 +47,28 @@ impl Run {
         self.payload
     }
 
+    /// The next message's size over all frames, in bytes.
+    #[inline]
+    pub(crate) fn next_size(&self) -> usize {
+        match &self.body {
+            Body::Packed { wire, at } => match wire.get(*at..) {
+                Some(&[0, length, ..]) => usize::from(length),
+                Some(rest) => measure(rest).map_or(0, |(_, payload)| payload),
+                None => 0,
+            },
+            Body::Whole(_) => self.payload,
+        }
+    }
+
     /// Takes the next message.
     #[inline]
     pub(crate) fn next(&mut self) -> Option<Message> {
-        let message = match &mut self.body {
-            Body::Packed { wire, at } => unpack_message(wire, at)?,
-            Body::Whole(message) => message.take()?,
-        };
-        self.messages -= 1;
-        self.payload -= message.byte_len();
-        Some(message)
+        self.payload -= self.next_size();
+        self.messages = self.messages.checked_sub(1)?;
+        match &mut self.body {
+            Body::Packed { wire, at } => unpack_message(wire, at),
+            Body::Whole(message) => message.take(),
+        }
     }
 
     /// All frames of a message that is not yet whole.
@@ -118,6 +130,12 @@ fn measure(wire: &[u8]) -> Option<(usize, usize)> {
 /// Makes a message of the frames at `at`, which moves to the next message.
 #[inline]
 fn unpack_message(wire: &Bytes, at: &mut usize) -> Option<Message> {
+    // The common case without a detour: one short frame.
+    if let Some(&[0, length, ..]) = wire.get(*at..) {
+        let window = wire.get(*at + 2..)?;
+        *at += 2 + usize::from(length);
+        return Some(Message::from(Frame::from_window(window, usize::from(length))));
+    }
     let (first, more) = unpack_frame(wire, at)?;
     if !more {
         return Some(Message::from(first));
