@@ -22,7 +22,7 @@ pub use error::{
 pub use message::{Frame, Message};
 pub use monitor::{DisconnectReason, Event, Monitor, Peer, PeerId};
 pub use socket::pull::{Messages, PullBuilder, PullSocket};
-pub use socket::push::{MessageSink, PushBuilder, PushSocket};
+pub use socket::push::{MessageSink, PushBuilder, PushSocket, SendMessage};
 pub use stats::{Closed, Stats};
 pub use transport::PeerAddress;
 pub use zmtp::greeting::Version;

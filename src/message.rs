@@ -29,8 +29,7 @@ enum Body {
 
 /// One frame (part) of a [`Message`]: any bytes, also none.
 ///
-/// A copy of up to 64 bytes is stored in place; what is larger, or was given by value, is reference-counted, so that a
-/// clone never copies it.
+/// Up to 64 bytes are stored in place; more are reference-counted, so that a clone never copies them.
 ///
 /// ```
 /// use sinew::Frame;
@@ -50,23 +49,27 @@ impl Frame {
             return Self(Body::Shared(Bytes::copy_from_slice(body)));
         }
         let mut window = Window([0; INLINE_SIZE]);
-        window.0[..length].copy_from_slice(body);
+        copy_small(&mut window.0, body);
         Self(Body::Inline { length, window })
     }
 
-    /// A copy of the first `length` bytes of `window`.
+    /// Makes this frame a copy of the first `length` bytes of `source`.
     ///
-    /// Reading a whole fixed-size window where the buffer allows it turns the copy of a small body into a few
-    /// register moves; what the window holds past `length` is never visible.
+    /// Reading a whole fixed-size window where the buffer allows it turns the copy of a small body into a few register
+    /// moves; what the window holds past `length` is never visible.
     #[inline]
-    pub(crate) fn from_window(window: &[u8], length: usize) -> Self {
-        match window.first_chunk() {
-            Some(bytes) if length <= INLINE_SIZE => Self(Body::Inline { length, window: Window(*bytes) }),
-            _ => Self::copy_from_slice(&window[..length]),
+    pub(crate) fn copy_from_front(&mut self, source: &[u8], length: usize) {
+        match (source.first_chunk(), &mut self.0) {
+            // In place: building a frame elsewhere and moving it here costs more than the copy.
+            (Some(bytes), Body::Inline { length: known, window }) if length <= INLINE_SIZE => {
+                *known = length;
+                window.0 = *bytes;
+            }
+            _ => *self = Self::copy_from_slice(&source[..length]),
         }
     }
 
-    /// The frame as [`Bytes`]: without a copy if it is larger than 64 bytes or was made by value.
+    /// The frame as [`Bytes`]: without a copy if it is larger than 64 bytes.
     ///
     /// ```
     /// let frame = sinew::Frame::from(vec![7; 100]);
@@ -161,19 +164,14 @@ impl fmt::Debug for Frame {
 impl From<Bytes> for Frame {
     #[inline]
     fn from(bytes: Bytes) -> Self {
-        Self(Body::Shared(bytes))
+        if bytes.len() <= INLINE_SIZE { Self::copy_from_slice(&bytes) } else { Self(Body::Shared(bytes)) }
     }
 }
 
 impl From<Vec<u8>> for Frame {
     #[inline]
     fn from(body: Vec<u8>) -> Self {
-        // A vector without spare room becomes `Bytes` as it is; with spare room that would take an allocation.
-        if body.len() <= INLINE_SIZE && body.len() < body.capacity() {
-            Self::copy_from_slice(&body)
-        } else {
-            Self(Body::Shared(Bytes::from(body)))
-        }
+        if body.len() <= INLINE_SIZE { Self::copy_from_slice(&body) } else { Self(Body::Shared(Bytes::from(body))) }
     }
 }
 
@@ -216,6 +214,27 @@ impl From<&Frame> for Frame {
     }
 }
 
+/// Copies a body of at most [`INLINE_SIZE`] bytes with a few moves of fixed sizes, which may overlap: a call of
+/// `memcpy` for an unknown length takes longer than the copy.
+#[inline]
+fn copy_small(window: &mut [u8; INLINE_SIZE], body: &[u8]) {
+    #[inline]
+    fn ends<const N: usize>(window: &mut [u8; INLINE_SIZE], body: &[u8]) {
+        if let (Some(first), Some(last)) = (body.first_chunk::<N>(), body.last_chunk::<N>()) {
+            window[..N].copy_from_slice(first);
+            window[body.len() - N..body.len()].copy_from_slice(last);
+        }
+    }
+    match body.len() {
+        32.. => ends::<32>(window, body),
+        16.. => ends::<16>(window, body),
+        8.. => ends::<8>(window, body),
+        4.. => ends::<4>(window, body),
+        2.. => ends::<2>(window, body),
+        _ => ends::<1>(window, body),
+    }
+}
+
 #[derive(Clone)]
 enum Frames {
     One(Frame),
@@ -255,6 +274,15 @@ impl Message {
             0 => Self::default(),
             1 => frames.pop().map(Self::from).unwrap_or_default(),
             _ => Self(Frames::Many(frames.into())),
+        }
+    }
+
+    /// The frame of a message that has only one.
+    #[inline]
+    pub(crate) fn single_mut(&mut self) -> Option<&mut Frame> {
+        match &mut self.0 {
+            Frames::One(frame) => Some(frame),
+            Frames::Many(_) => None,
         }
     }
 
@@ -441,24 +469,30 @@ mod tests {
 
     #[test]
     fn bodies_at_the_inline_limit_keep_their_bytes() {
-        for length in [0, 1, 63, 64, 65, 255, 256, 1000] {
+        for length in (0..70).chain([255, 256, 1000]) {
             let body: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
             let message = Message::from(body.clone());
             assert_eq!(&message[0], body);
             assert_eq!(message.byte_len(), length);
             assert_eq!(message.clone().into_frames()[0].clone().into_bytes(), body);
-            assert_eq!(Message::from(&body[..]).frames()[0].window().is_some(), length <= 64);
+            assert_eq!(message.frames()[0].window().is_some(), length <= 64);
         }
     }
 
     #[test]
     fn what_a_window_holds_past_the_length_is_not_part_of_the_frame() {
         let buffer: Vec<u8> = (0..100).collect();
-        let frame = Frame::from_window(&buffer, 3);
-        assert_eq!(&frame[..], [0, 1, 2]);
-        assert_eq!(frame, Frame::from(&[0, 1, 2]));
-        assert_eq!(Frame::from_window(&buffer[97..], 3), Frame::from(&[97, 98, 99]));
-        assert_eq!(&Frame::from_window(&buffer, 80)[..], &buffer[..80]);
+        let copy = |start: usize, length| {
+            let mut frame = Frame::default();
+            frame.copy_from_front(&buffer[start..], length);
+            frame
+        };
+        assert_eq!(copy(0, 3), Frame::from(&[0, 1, 2]));
+        assert_eq!(copy(97, 3), Frame::from(&[97, 98, 99]));
+        assert_eq!(copy(0, 80), Frame::from(&buffer[..80]));
+        let mut shared = Frame::from(vec![1; 100]);
+        shared.copy_from_front(&buffer, 2);
+        assert_eq!(shared, Frame::from(&[0, 1]));
     }
 
     #[test]

@@ -26,24 +26,30 @@ struct State {
 }
 
 impl State {
-    /// The next message: one from each lane in turn.
+    /// Moves the next message into `slot`: one from each lane in turn. `false` if there is none.
     #[inline]
-    fn pop(&mut self) -> Option<Message> {
-        let turn = *self.turns.front()?;
-        let lane = self.lanes.get_mut(turn)?;
-        let run = lane.front_mut()?;
+    fn pop_into(&mut self, slot: &mut Message) -> bool {
+        let Some(&turn) = self.turns.front() else {
+            return false;
+        };
+        let lane = &mut self.lanes[turn];
+        let Some(run) = lane.front_mut() else {
+            return false;
+        };
         self.messages -= 1;
         self.payload -= run.next_size();
-        let message = run.next();
+        let taken = run.next_into(slot);
         if run.messages() == 0 {
             lane.pop_front();
+            if lane.is_empty() {
+                self.turns.pop_front();
+                return taken;
+            }
         }
-        if lane.is_empty() {
-            self.turns.pop_front();
-        } else if self.turns.len() > 1 {
+        if self.turns.len() > 1 {
             self.turns.rotate_left(1);
         }
-        message
+        taken
     }
 
     fn push(&mut self, lane: usize, run: Run) {
@@ -123,23 +129,20 @@ impl Inbound {
         state.engine_waits
     }
 
-    /// Takes the next message; calls `engine` if it waits for room and there is enough of it now.
+    /// Moves the next message into `slot`; calls `engine` if it waits for room and there is enough of it now.
     #[inline]
-    pub(crate) fn pop(&self, engine: impl FnOnce()) -> Result<Message, TryRecvError> {
+    pub(crate) fn pop_into(&self, slot: &mut Message, engine: impl FnOnce()) -> Result<(), TryRecvError> {
         let mut state = lock(&self.state);
-        match state.pop() {
-            Some(message) => {
-                if state.engine_waits && state.call_engine(&self.mark) {
-                    engine();
-                }
-                Ok(message)
+        if state.pop_into(slot) {
+            if state.engine_waits && state.call_engine(&self.mark) {
+                engine();
             }
-            None if state.closed => Err(TryRecvError::Closed),
-            None => Err(TryRecvError::Empty),
+            return Ok(());
         }
+        Err(if state.closed { TryRecvError::Closed } else { TryRecvError::Empty })
     }
 
-    /// Takes up to `max` messages and says how many; calls `engine` as [`pop`](Self::pop) does.
+    /// Takes up to `max` messages and says how many; calls `engine` as [`pop_into`](Self::pop_into) does.
     pub(crate) fn pop_many(
         &self,
         out: &mut Vec<Message>,
@@ -151,7 +154,9 @@ impl Inbound {
         let count = state.messages.min(max);
         out.reserve(count);
         for _ in 0..count {
-            out.extend(state.pop());
+            let mut slot = Message::default();
+            state.pop_into(&mut slot);
+            out.push(slot);
         }
         match out.len() - before {
             0 if state.closed => Err(TryRecvError::Closed),
@@ -227,8 +232,13 @@ mod tests {
         Inbound::new(HighWaterMark { messages, bytes })
     }
 
+    fn pop(queue: &Inbound) -> Result<Message, TryRecvError> {
+        let mut slot = Message::default();
+        queue.pop_into(&mut slot, || ()).map(|()| slot)
+    }
+
     fn drain(queue: &Inbound) -> Vec<u8> {
-        std::iter::from_fn(|| queue.pop(|| ()).ok()).map(|message| message[0][0]).collect()
+        std::iter::from_fn(|| pop(queue).ok()).map(|message| message[0][0]).collect()
     }
 
     #[test]
@@ -276,7 +286,7 @@ mod tests {
         assert!(queue.sleep());
         let calls = (0..4).map(|_| {
             let mut called = false;
-            queue.pop(|| called = true).unwrap();
+            queue.pop_into(&mut Message::default(), || called = true).unwrap();
             called
         });
         assert_eq!(calls.collect::<Vec<_>>(), [false, true, false, false]);
@@ -299,7 +309,7 @@ mod tests {
         let queue = queue(0, 0);
         queue.offer(0, &mut run(b"abc"), usize::MAX);
         assert_eq!(queue.close(), 3);
-        assert_eq!(queue.pop(|| ()), Err(TryRecvError::Closed));
+        assert_eq!(pop(&queue), Err(TryRecvError::Closed));
         assert!(queue.offer(0, &mut run(b"d"), usize::MAX));
         assert_eq!(queue.depth(), (0, 0));
     }

@@ -222,21 +222,19 @@ impl<P: Pattern> Core<P> {
     }
 
     /// Queues a message once there is room.
+    #[inline]
     pub(crate) fn send(&self, message: Message) -> Sending<'_, P> {
         Sending { core: self, message, ticket: None }
     }
 
     // --- receiving --------------------------------------------------------------------------------------------------
 
+    /// Moves the next message into `slot` if there is one, or if a turn of the engine brings one.
     #[inline]
-    pub(crate) fn pop(&self) -> Result<Message, TryRecvError> {
-        self.shared.inbound.pop(|| self.shared.signal.wake())
-    }
-
-    /// Takes a message if there is one, or if a turn of the engine brings one.
-    pub(crate) fn pop_with_turn(&self) -> Result<Message, TryRecvError> {
-        match self.pop() {
-            Err(TryRecvError::Empty) if self.take_turn(false) => self.pop(),
+    pub(crate) fn pop_into(&self, slot: &mut Message) -> Result<(), TryRecvError> {
+        let engine = || self.shared.signal.wake();
+        match self.shared.inbound.pop_into(slot, engine) {
+            Err(TryRecvError::Empty) if self.take_turn(false) => self.shared.inbound.pop_into(slot, engine),
             other => other,
         }
     }
@@ -284,9 +282,32 @@ pub(crate) struct Sending<'a, P: Pattern> {
 impl<P: Pattern> Future for Sending<'_, P> {
     type Output = Result<(), SendError>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        // Without a turn of the engine there is hardly room: a `send` comes here after it has tried.
+        if !this.core.is_acceptable(&this.message) {
+            return Poll::Ready(Err(SendError::TooLarge(std::mem::take(&mut this.message))));
+        }
+        match this.core.offer(&this.message) {
+            Ok(()) if this.ticket.is_none() => Poll::Ready(Ok(())),
+            Ok(()) => this.served(),
+            Err(_) => this.poll_full(cx),
+        }
+    }
+}
+
+impl<P: Pattern> Sending<'_, P> {
+    /// Goes through the queue's lock once more to leave its waiters.
+    fn served(&mut self) -> Poll<Result<(), SendError>> {
+        if let Some(ticket) = self.ticket.take() {
+            self.core.shared.outbound.leave(ticket);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The queue is full, or closed.
+    fn poll_full(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        let this = self;
         this.core.take_turn(true);
         let offered = this.core.shared.outbound.poll_offer(&this.message, &mut this.ticket, cx.waker());
         match ready!(offered) {

@@ -144,11 +144,15 @@ impl PullSocket {
     /// Dropped before it is ready, no message is lost: none has been taken.
     pub async fn recv(&self) -> Result<Message, RecvError> {
         loop {
-            match self.core.pop_with_turn() {
-                Ok(message) => return Ok(message),
-                Err(TryRecvError::Closed) => return Err(RecvError::Closed),
-                Err(TryRecvError::Empty) => self.core.readable().await?,
+            {
+                let mut message = Message::default();
+                match self.core.pop_into(&mut message) {
+                    Ok(()) => return Ok(message),
+                    Err(TryRecvError::Closed) => return Err(RecvError::Closed),
+                    Err(TryRecvError::Empty) => {}
+                }
             }
+            self.core.readable().await?;
         }
     }
 
@@ -158,7 +162,8 @@ impl PullSocket {
     ///
     /// [`TryRecvError`]: there is none, or the socket is closed.
     pub fn try_recv(&self) -> Result<Message, TryRecvError> {
-        self.core.pop_with_turn()
+        let mut message = Message::default();
+        self.core.pop_into(&mut message).map(|()| message)
     }
 
     /// Waits until there is a message, and takes what is there, up to `max` messages, to the end of `messages`; gives
@@ -242,8 +247,9 @@ impl Stream for Messages<'_> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
         loop {
-            match self.socket.core.pop_with_turn() {
-                Ok(message) => return Poll::Ready(Some(message)),
+            let mut message = Message::default();
+            match self.socket.core.pop_into(&mut message) {
+                Ok(()) => return Poll::Ready(Some(message)),
                 Err(TryRecvError::Closed) => return Poll::Ready(None),
                 Err(TryRecvError::Empty) => {
                     if ready!(self.readable.poll_ready(cx)).is_err() {

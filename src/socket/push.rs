@@ -14,7 +14,7 @@ use crate::message::Message;
 use crate::options::{Options, common_options};
 use crate::queue::outbound::Refused;
 use crate::routing::round_robin::RoundRobin;
-use crate::socket::handle::{Core, RoomTicket, common_methods};
+use crate::socket::handle::{Core, RoomTicket, Sending, common_methods};
 use crate::stats::Closed;
 use crate::zmtp::encoder::Batch;
 use crate::zmtp::socket_type::SocketType;
@@ -186,16 +186,9 @@ impl PushSocket {
     ///
     /// Dropped before it is ready, the message was not sent, and whoever else waits is not disturbed. To keep the
     /// message, keep a clone of it.
-    pub async fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
-        let message = message.into();
-        if !self.core.is_acceptable(&message) {
-            return Err(SendError::TooLarge(message));
-        }
-        match self.core.offer(&message) {
-            Ok(()) => Ok(()),
-            Err(Refused::Closed) => Err(SendError::Closed(message)),
-            Err(Refused::Full) => self.core.send(message).await,
-        }
+    #[inline]
+    pub fn send(&self, message: impl Into<Message>) -> SendMessage<'_> {
+        SendMessage(self.core.send(message.into()))
     }
 
     /// Queues a message if that is possible at once.
@@ -244,6 +237,20 @@ impl PushSocket {
     /// Once polled the socket closes, also if the future is dropped then. A later call gives the same result.
     pub async fn close(&self) -> Result<Closed, CloseError> {
         self.core.close().await
+    }
+}
+
+/// The future of [`PushSocket::send`]. Nothing is sent before it is polled.
+#[derive(Debug)]
+#[must_use = "nothing is sent unless the future is awaited"]
+pub struct SendMessage<'a>(Sending<'a, Push>);
+
+impl Future for SendMessage<'_> {
+    type Output = Result<(), SendError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
     }
 }
 

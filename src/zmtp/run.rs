@@ -60,15 +60,27 @@ impl Run {
         }
     }
 
-    /// Takes the next message.
+    /// Moves the next message into `slot`; `false` if there is none left.
     #[inline]
-    pub(crate) fn next(&mut self) -> Option<Message> {
+    pub(crate) fn next_into(&mut self, slot: &mut Message) -> bool {
         self.payload -= self.next_size();
-        self.messages = self.messages.checked_sub(1)?;
+        let Some(left) = self.messages.checked_sub(1) else {
+            return false;
+        };
+        self.messages = left;
         match &mut self.body {
-            Body::Packed { wire, at } => unpack_message(wire, at),
-            Body::Whole(message) => message.take(),
+            Body::Packed { wire, at } => unpack_message(wire, at, slot),
+            Body::Whole(message) => message.take().is_some_and(|message| {
+                *slot = message;
+                true
+            }),
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn next(&mut self) -> Option<Message> {
+        let mut slot = Message::default();
+        self.next_into(&mut slot).then_some(slot)
     }
 
     /// All frames of a message that is not yet whole.
@@ -127,39 +139,42 @@ fn measure(wire: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
-/// Makes a message of the frames at `at`, which moves to the next message.
+/// Moves the message at `at` into `slot`, and `at` to the next one; `false` at the end.
 #[inline]
-fn unpack_message(wire: &Bytes, at: &mut usize) -> Option<Message> {
+fn unpack_message(wire: &Bytes, at: &mut usize, slot: &mut Message) -> bool {
     // The common case without a detour: one short frame.
-    if let Some(&[0, length, ..]) = wire.get(*at..) {
-        let window = wire.get(*at + 2..)?;
-        *at += 2 + usize::from(length);
-        return Some(Message::from(Frame::from_window(window, usize::from(length))));
+    if let (Some(&[0, length, ref body @ ..]), Some(frame)) = (wire.get(*at..), slot.single_mut()) {
+        let length = usize::from(length);
+        *at += 2 + length;
+        frame.copy_from_front(body, length);
+        return true;
     }
-    let (first, more) = unpack_frame(wire, at)?;
-    if !more {
-        return Some(Message::from(first));
-    }
-    let mut frames = vec![first];
+    unpack_frames(wire, at).map(|message| *slot = message).is_some()
+}
+
+fn unpack_frames(wire: &Bytes, at: &mut usize) -> Option<Message> {
+    let mut frames = Vec::new();
     loop {
         let (frame, more) = unpack_frame(wire, at)?;
-        frames.push(frame);
-        if !more {
-            return Some(Message::from_frames(frames));
+        match (more, frames.is_empty()) {
+            (false, true) => return Some(Message::from(frame)),
+            (false, false) => {
+                frames.push(frame);
+                return Some(Message::from_frames(frames));
+            }
+            (true, _) => frames.push(frame),
         }
     }
 }
 
-#[inline]
 fn unpack_frame(wire: &Bytes, at: &mut usize) -> Option<(Frame, bool)> {
-    let rest = &wire[*at..];
-    let header = Header::read(rest).ok().flatten()?;
+    let header = Header::read(&wire[*at..]).ok().flatten()?;
     #[allow(clippy::cast_possible_truncation)] // the decoder has checked it
     let length = header.body as usize;
     let start = *at + header.length;
     *at = start + length;
     let frame = if length < SHARE_FROM {
-        Frame::from_window(&rest[header.length..], length)
+        Frame::copy_from_slice(&wire[start..*at])
     } else {
         Frame::from(wire.slice(start..*at))
     };
@@ -174,7 +189,11 @@ pub(crate) mod tests {
     pub(crate) fn unpack(wire: &[u8]) -> Vec<Message> {
         let wire = Bytes::copy_from_slice(wire);
         let mut at = 0;
-        std::iter::from_fn(|| unpack_message(&wire, &mut at)).collect()
+        let next = || {
+            let mut slot = Message::default();
+            unpack_message(&wire, &mut at, &mut slot).then_some(slot)
+        };
+        std::iter::from_fn(next).collect()
     }
 
     fn three() -> Run {
