@@ -25,10 +25,10 @@ impl HighWaterMark {
             && (self.bytes == 0 || messages == 0 || bytes.saturating_add(size) <= self.bytes)
     }
 
-    /// Whether at most half of both marks is used: the moment to fill a queue up again.
+    /// Whether at most half of the messages are there: the moment to fill a queue up again.
     #[inline]
-    pub(crate) fn half_empty(&self, messages: usize, bytes: usize) -> bool {
-        (self.messages == 0 || messages <= self.messages / 2) && (self.bytes == 0 || bytes <= self.bytes / 2)
+    pub(crate) fn half_free(&self, messages: usize) -> bool {
+        self.messages == 0 || messages <= self.messages / 2
     }
 }
 
@@ -225,6 +225,6 @@ mod tests {
     fn zero_means_no_limit() {
         let mark = HighWaterMark { messages: 0, bytes: 0 };
         assert!(mark.admits(usize::MAX - 1, usize::MAX, usize::MAX));
-        assert!(mark.half_empty(usize::MAX, usize::MAX));
+        assert!(mark.half_free(usize::MAX));
     }
 }

@@ -65,6 +65,8 @@ pub(crate) struct Engine<P> {
     waiting: VecDeque<usize>,
     /// Bytes that wait for room, over all peers.
     waiting_bytes: usize,
+    /// The size of the smallest message that found no room in this turn.
+    waiting_size: usize,
     /// Messages of peers that have gone that found no room; the slot is their lane.
     orphans: VecDeque<(usize, VecDeque<Run>)>,
     /// A scratch list of woken peers.
@@ -96,6 +98,7 @@ impl<P: Pattern> Engine<P> {
             readable: VecDeque::new(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            waiting_size: usize::MAX,
             orphans: VecDeque::new(),
             woken: Vec::new(),
             collected: 0,
@@ -130,7 +133,7 @@ impl<P: Pattern> Engine<P> {
 
     /// Says what to be woken for; `false` if there is something to do already.
     fn sleep(&self) -> bool {
-        let inbound_sleeps = self.waiting_bytes == 0 && self.orphans.is_empty() || self.shared.inbound.sleep();
+        let inbound_sleeps = self.waiting_bytes == 0 || self.shared.inbound.sleep(self.waiting_size);
         self.shared.outbound.sleep(self.pattern.has_room()) && inbound_sleeps
     }
 
@@ -203,12 +206,14 @@ impl<P: Pattern> Engine<P> {
 
     /// Moves messages that waited into the inbound queue, a share of each peer in turn.
     fn admit(&mut self) {
+        self.waiting_size = usize::MAX;
         while let Some((lane, runs)) = self.orphans.front_mut() {
             let before = cost(runs);
             let all = self.shared.inbound.offer(*lane, runs, usize::MAX);
             self.waiting_bytes -= before - cost(runs);
             if !all {
-                return;
+                self.waiting_size = runs.front().map_or(usize::MAX, Run::next_size);
+                break;
             }
             self.orphans.pop_front();
         }
@@ -233,6 +238,9 @@ impl<P: Pattern> Engine<P> {
         let before = cost(&peer.waiting);
         peer.in_waiting = !self.shared.inbound.offer(slot, &mut peer.waiting, share);
         self.waiting_bytes -= before - cost(&peer.waiting);
+        if let Some(run) = peer.waiting.front() {
+            self.waiting_size = self.waiting_size.min(run.next_size());
+        }
         !peer.in_waiting
     }
 

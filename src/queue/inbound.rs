@@ -21,8 +21,8 @@ struct State {
     payload: usize,
     waiters: Waiters,
     closed: bool,
-    /// The engine has messages that found no room, and wants to know when there is some.
-    engine_waits: bool,
+    /// The engine has messages that found no room, the smallest of this size, and wants to know when there is some.
+    engine_waits: Option<usize>,
 }
 
 impl State {
@@ -64,10 +64,21 @@ impl State {
         self.lanes[lane].push_back(run);
     }
 
+    /// Whether a message of `size` bytes fits and half of the queue is free: the engine works in batches.
+    fn has_room(&self, mark: &HighWaterMark, size: usize) -> bool {
+        mark.half_free(self.messages) && mark.admits(self.messages, self.payload, size)
+    }
+
+    /// Whether the engine waits for room and there is enough of it now.
     #[inline]
     fn call_engine(&mut self, mark: &HighWaterMark) -> bool {
-        // Half a queue of room, not one message's: the engine works in batches.
-        self.engine_waits && mark.half_empty(self.messages, self.payload) && std::mem::take(&mut self.engine_waits)
+        match self.engine_waits {
+            Some(size) if self.has_room(mark, size) => {
+                self.engine_waits = None;
+                true
+            }
+            _ => false,
+        }
     }
 }
 
@@ -122,11 +133,13 @@ impl Inbound {
         waiting.is_empty()
     }
 
-    /// The engine is about to sleep with messages that found no room; `false` if there is room already.
-    pub(crate) fn sleep(&self) -> bool {
+    /// The engine is about to sleep with messages that found no room, the smallest of `size` bytes; `false` if there is
+    /// room already.
+    pub(crate) fn sleep(&self, size: usize) -> bool {
         let mut state = lock(&self.state);
-        state.engine_waits = !self.mark.half_empty(state.messages, state.payload);
-        state.engine_waits
+        let room = state.has_room(&self.mark, size);
+        state.engine_waits = (!room).then_some(size);
+        !room
     }
 
     /// Moves the next message into `slot`; calls `engine` if it waits for room and there is enough of it now.
@@ -134,7 +147,7 @@ impl Inbound {
     pub(crate) fn pop_into(&self, slot: &mut Message, engine: impl FnOnce()) -> Result<(), TryRecvError> {
         let mut state = lock(&self.state);
         if state.pop_into(slot) {
-            if state.engine_waits && state.call_engine(&self.mark) {
+            if state.call_engine(&self.mark) {
                 engine();
             }
             return Ok(());
@@ -283,14 +296,26 @@ mod tests {
     fn the_engine_is_called_when_half_is_free() {
         let queue = queue(4, 0);
         queue.offer(0, &mut run(b"abcd"), usize::MAX);
-        assert!(queue.sleep());
+        assert!(queue.sleep(1));
         let calls = (0..4).map(|_| {
             let mut called = false;
             queue.pop_into(&mut Message::default(), || called = true).unwrap();
             called
         });
         assert_eq!(calls.collect::<Vec<_>>(), [false, true, false, false]);
-        assert!(!queue.sleep(), "there is room already");
+        assert!(!queue.sleep(1), "there is room already");
+    }
+
+    #[test]
+    fn the_engine_is_not_called_before_what_waits_fits() {
+        let queue = queue(0, 4);
+        queue.offer(0, &mut run(b"ab"), usize::MAX);
+        let mut large = VecDeque::from([Run::whole("abc".into())]);
+        assert!(!queue.offer(1, &mut large, usize::MAX));
+        assert!(queue.sleep(3), "half is free, but not enough");
+        let mut called = false;
+        queue.pop_into(&mut Message::default(), || called = true).unwrap();
+        assert!(called && queue.offer(1, &mut large, usize::MAX));
     }
 
     #[test]

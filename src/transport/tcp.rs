@@ -38,7 +38,7 @@ impl Listener {
 
     pub(crate) async fn accept(&self) -> io::Result<Connected> {
         let (stream, address) = self.0.accept().await?;
-        connected(stream, address)
+        Ok(connected(stream, address))
     }
 }
 
@@ -68,12 +68,14 @@ async fn connect_to(address: SocketAddr, options: &Options) -> io::Result<Connec
     if stream.local_addr()? == address {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
-    connected(stream, address)
+    Ok(connected(stream, address))
 }
 
-fn connected(stream: TcpStream, address: SocketAddr) -> io::Result<Connected> {
-    stream.set_nodelay(true)?;
-    Ok(Connected { stream: Box::new(stream), address: PeerAddress::Tcp(address) })
+fn connected(stream: TcpStream, address: SocketAddr) -> Connected {
+    // This fails only for a connection that is gone already, which is for its reader to find: a peer must not be able to
+    // make `accept` fail.
+    let _ = stream.set_nodelay(true);
+    Connected { stream: Box::new(stream), address: PeerAddress::Tcp(address) }
 }
 
 fn listen(address: SocketAddr, options: &Options) -> io::Result<TcpListener> {
