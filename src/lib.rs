@@ -1,5 +1,48 @@
-//! Brokerless message sockets, wire-compatible with ZeroMQ.
-#![cfg_attr(docsrs, feature(doc_cfg))]
+//! Brokerless message sockets, wire-compatible with ZeroMQ (ZMTP 3.1), on tokio.
+//!
+//! A socket is bound or connected to any number of endpoints and exchanges whole messages with the peers it finds there,
+//! with no server between them. Each socket owns an outbound queue, an inbound queue and one background I/O task that
+//! accepts, connects, reconnects and moves bytes; a user's `send` and `recv` only meet the queues.
+//!
+//! # A tour
+//!
+//! * [`PushSocket`] and [`PullSocket`] are the socket types: a PUSH deals its messages out to its PULL peers, a PULL
+//!   receives fairly from its PUSH peers. Both are `Clone + Send + Sync` with `&self` methods.
+//! * A [`Message`] is one or more [`Frame`]s that travel together or not at all. Strings, byte slices, vectors, `Bytes`,
+//!   and arrays of those convert into it.
+//! * An [`Endpoint`] is text like `tcp://127.0.0.1:5555`, `tcp://*:5555` or `ipc:///run/feed`. Either side may bind,
+//!   either side may come first.
+//! * Options live on builders: high-water marks, linger, limits, delays. The defaults are safe.
+//! * [`Monitor`] shows what happens to the connections and [`Stats`] counts what becomes of the messages. What a peer does
+//!   wrong ends its connection and shows there; it never comes out of `send` or `recv`.
+//!
+//! # Example
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! use sinew::{PullSocket, PushSocket};
+//!
+//! let pull = PullSocket::new();
+//! let endpoint = pull.bind("tcp://127.0.0.1:*").await?; // the port that was chosen
+//!
+//! let push = PushSocket::new();
+//! push.connect(&endpoint)?; // never blocks
+//! push.send("Hello World!").await?;
+//! push.send(["part one", "part two"]).await?;
+//!
+//! let message = pull.recv().await?;
+//! assert_eq!(&message[0], b"Hello World!");
+//! assert_eq!(pull.recv().await?.frame_count(), 2);
+//!
+//! let closed = push.close().await?; // flushes, for the linger time at most
+//! assert_eq!(closed.unsent, 0);
+//! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+//! ```
+//!
+//! # Runtime
+//!
+//! The ambient tokio runtime is used, current-thread or multi-thread, with I/O and time enabled. A socket needs it from its
+//! first `bind` or `connect` on; all else works anywhere. When the runtime ends, the socket ends.
 
 pub(crate) mod endpoint;
 pub(crate) mod engine;

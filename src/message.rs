@@ -470,7 +470,7 @@ mod tests {
     #[test]
     fn bodies_at_the_inline_limit_keep_their_bytes() {
         for length in (0..70).chain([255, 256, 1000]) {
-            let body: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
+            let body: Vec<u8> = (0..=250).cycle().take(length).collect();
             let message = Message::from(body.clone());
             assert_eq!(&message[0], body);
             assert_eq!(message.byte_len(), length);

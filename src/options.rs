@@ -107,7 +107,6 @@ macro_rules! common_options {
     () => {
         /// How long [`close`](crate::PushSocket::close), or dropping the last handle, may go on delivering what
         /// is queued. Default: 5 seconds; zero discards at once (and counts what was discarded).
-        #[must_use]
         pub fn linger(mut self, linger: std::time::Duration) -> Self {
             self.options.linger = linger;
             self
@@ -117,21 +116,18 @@ macro_rules! common_options {
         ///
         /// A larger one is refused by `send`; a peer that sends one loses its connection before anything is
         /// allocated for it.
-        #[must_use]
         pub fn max_message_size(mut self, bytes: usize) -> Self {
             self.options.max_message_size = bytes;
             self
         }
 
         /// The largest number of frames in a message, sent or accepted. Default: 10,000.
-        #[must_use]
         pub fn max_frames(mut self, frames: usize) -> Self {
             self.options.max_frames = frames;
             self
         }
 
         /// How long a new connection may take to finish the ZMTP handshake. Default: 10 seconds.
-        #[must_use]
         pub fn handshake_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.options.handshake_timeout = timeout;
             self
@@ -139,14 +135,12 @@ macro_rules! common_options {
 
         /// How many accepted connections may be in the handshake at one time; further ones wait in the
         /// listener's backlog. Default: 1,024.
-        #[must_use]
         pub fn max_pending_handshakes(mut self, connections: usize) -> Self {
             self.options.max_pending_handshakes = connections;
             self
         }
 
         /// How long one attempt to connect to one address may take. Default: 10 seconds.
-        #[must_use]
         pub fn connect_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.options.connect_timeout = timeout;
             self
@@ -154,7 +148,6 @@ macro_rules! common_options {
 
         /// The pause before the first attempt to reconnect, and the longest one: it doubles from attempt to
         /// attempt, with jitter, and starts again after a successful handshake. Default: 100 ms and 30 s.
-        #[must_use]
         pub fn reconnect_delay(mut self, first: std::time::Duration, longest: std::time::Duration) -> Self {
             self.options.reconnect_first = first;
             self.options.reconnect_longest = longest;
@@ -162,21 +155,18 @@ macro_rules! common_options {
         }
 
         /// How many connections the system may hold ready for a listener, `listen(2)`'s backlog. Default: 1,024.
-        #[must_use]
         pub fn backlog(mut self, connections: u32) -> Self {
             self.options.backlog = connections;
             self
         }
 
         /// The size of the kernel's send buffer, `SO_SNDBUF`, in bytes. Default: the system's.
-        #[must_use]
         pub fn kernel_send_buffer(mut self, bytes: usize) -> Self {
             self.options.kernel_send_buffer = Some(bytes);
             self
         }
 
         /// The size of the kernel's receive buffer, `SO_RCVBUF`, in bytes. Default: the system's.
-        #[must_use]
         pub fn kernel_receive_buffer(mut self, bytes: usize) -> Self {
             self.options.kernel_receive_buffer = Some(bytes);
             self

@@ -395,7 +395,7 @@ macro_rules! common_methods {
         ///
         /// # Errors
         ///
-        /// [`BindError`]: the endpoint is malformed, in use or refused by the system, or the socket is closed.
+        /// [`BindError`](crate::BindError): the endpoint is malformed, in use or refused by the system, or the socket is closed.
         ///
         /// # Panics
         ///
@@ -417,7 +417,7 @@ macro_rules! common_methods {
         ///
         /// # Errors
         ///
-        /// [`ConnectError`]: the endpoint is malformed or a wildcard, or the socket is closed. That nobody can be
+        /// [`ConnectError`](crate::ConnectError): the endpoint is malformed or a wildcard, or the socket is closed. That nobody can be
         /// reached is no error; the monitor shows it.
         ///
         /// # Panics
@@ -436,7 +436,7 @@ macro_rules! common_methods {
         ///
         /// # Errors
         ///
-        /// [`DetachError`]: the socket does not listen there, or is closed.
+        /// [`DetachError`](crate::DetachError): the socket does not listen there, or is closed.
         ///
         /// # Cancel safety
         ///
@@ -453,7 +453,7 @@ macro_rules! common_methods {
         ///
         /// # Errors
         ///
-        /// [`DetachError`]: the socket is not connected to it by [`connect`](Self::connect), or is closed.
+        /// [`DetachError`](crate::DetachError): the socket is not connected to it by [`connect`](Self::connect), or is closed.
         pub fn disconnect<E>(&self, endpoint: E) -> Result<(), $crate::error::DetachError>
         where
             E: TryInto<$crate::endpoint::Endpoint>,
@@ -466,7 +466,7 @@ macro_rules! common_methods {
         ///
         /// # Errors
         ///
-        /// [`WaitError::Closed`] if the socket is or gets closed.
+        /// [`WaitError::Closed`](crate::WaitError::Closed) if the socket is or gets closed.
         ///
         /// # Cancel safety
         ///

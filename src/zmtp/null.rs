@@ -37,8 +37,13 @@ fn write_property(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-/// Splits the first property off a metadata block: name, value, rest.
-fn split_property(block: &[u8]) -> Result<(&[u8], &[u8], &[u8]), ProtocolError> {
+struct Property<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+}
+
+/// Splits the first property off a metadata block; gives the rest as well.
+fn split_property(block: &[u8]) -> Result<(Property<'_>, &[u8]), ProtocolError> {
     let cut = ProtocolError::InvalidMetadata("a property is cut short");
     let Some((&name_length, rest)) = block.split_first() else {
         return Err(cut);
@@ -57,7 +62,7 @@ fn split_property(block: &[u8]) -> Result<(&[u8], &[u8], &[u8]), ProtocolError> 
         return Err(ProtocolError::InvalidMetadata("a value is longer than 2^31-1 bytes"));
     }
     match rest.split_at_checked(value_length as usize) {
-        Some((value, rest)) => Ok((name, value, rest)),
+        Some((value, rest)) => Ok((Property { name, value }, rest)),
         None => Err(cut),
     }
 }
@@ -66,7 +71,7 @@ fn split_property(block: &[u8]) -> Result<(&[u8], &[u8], &[u8]), ProtocolError> 
 fn read_metadata(mut block: &[u8], ours: SocketType) -> Result<SocketType, ProtocolError> {
     let mut socket_type = None;
     while !block.is_empty() {
-        let (name, value, rest) = split_property(block)?;
+        let (Property { name, value }, rest) = split_property(block)?;
         block = rest;
         if name.eq_ignore_ascii_case(SOCKET_TYPE.as_bytes()) {
             socket_type.get_or_insert(value);
