@@ -1,5 +1,7 @@
 //! The parts of a message's way that can be timed alone, through the public interface: `cargo bench`.
 
+#![allow(missing_docs)] // the macros of criterion make functions without any
+
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
