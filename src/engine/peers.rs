@@ -73,6 +73,11 @@ impl Peers {
         self.writable = writable;
     }
 
+    /// Gives buffers back that an idle socket should not hold.
+    pub(crate) fn release(&mut self) {
+        self.spare.clear();
+    }
+
     /// Keeps an emptied batch for its buffer; gives it back if there is no need.
     pub(crate) fn recycle(&mut self, mut batch: Batch) -> Option<Batch> {
         if self.slots.len() - self.free.len() < 2 || batch.capacity() > SPARE_BYTES || self.spare.len() >= SPARE_BATCHES

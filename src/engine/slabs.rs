@@ -6,22 +6,19 @@ use bytes::BytesMut;
 const SMALLEST: usize = 8 * 1024;
 /// … and grow up to this one while they come back full.
 const LARGEST: usize = 256 * 1024;
-/// So many emptied buffers are kept; some may still be read by a user.
-const SPARE: usize = 3;
-/// After so many small reads in a row the buffers shrink again.
-const QUIET_READS: usize = 64;
+/// So many emptied buffers are kept while there is traffic: a full inbound queue of middling messages shares several.
+const SPARE: usize = 8;
 
 /// The buffers that are free, and the size that reads have at present.
 #[derive(Debug)]
 pub(crate) struct Slabs {
     size: usize,
-    quiet: usize,
     spare: Vec<BytesMut>,
 }
 
 impl Default for Slabs {
     fn default() -> Self {
-        Self { size: SMALLEST, quiet: 0, spare: Vec::new() }
+        Self { size: SMALLEST, spare: Vec::new() }
     }
 }
 
@@ -50,16 +47,13 @@ impl Slabs {
     /// Learns from a read of `count` bytes where there was room for `room`.
     pub(crate) fn learn(&mut self, count: usize, room: usize) {
         if count == room {
-            self.quiet = 0;
             self.size = (self.size * 4).min(LARGEST);
-        } else if count >= SMALLEST {
-            self.quiet = 0;
-        } else if self.size > SMALLEST {
-            self.quiet += 1;
-            if self.quiet == QUIET_READS {
-                *self = Self::default();
-            }
         }
+    }
+
+    /// Whether more memory is held than an idle socket should hold.
+    pub(crate) fn is_large(&self) -> bool {
+        self.size > SMALLEST || self.spare.len() > 1
     }
 }
 
@@ -81,13 +75,14 @@ mod tests {
     }
 
     #[test]
-    fn reads_grow_while_they_are_full_and_shrink_when_it_is_quiet() {
+    fn reads_grow_while_they_are_full() {
         let mut slabs = Slabs::default();
+        assert!(!slabs.is_large());
         for _ in 0..5 {
             slabs.learn(1, 1);
         }
+        slabs.learn(100, LARGEST);
         assert_eq!(slabs.take().capacity(), LARGEST);
-        (0..QUIET_READS).for_each(|_| slabs.learn(100, LARGEST));
-        assert_eq!(slabs.take().capacity(), SMALLEST);
+        assert!(slabs.is_large());
     }
 }

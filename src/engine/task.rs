@@ -46,6 +46,9 @@ const READ_AHEAD: usize = 64 * 1024;
 /// No peer is read while all peers together have this much waiting for room.
 const READ_AHEAD_TOTAL: usize = 8 * 1024 * 1024;
 
+/// A socket that has had no traffic for this long gives its large buffers back.
+const RELEASE_AFTER: Duration = Duration::from_secs(1);
+
 /// How often more is collected for one write while senders wait for room.
 const COLLECT_ROUNDS: usize = 64;
 
@@ -73,6 +76,10 @@ pub(crate) struct Engine<P> {
     woken: Vec<usize>,
     /// How often the write was put off to collect more.
     collected: usize,
+    /// Bytes have been read or written since the last look.
+    busy: bool,
+    /// When to look whether large buffers are still of use.
+    release_at: Option<Instant>,
     /// Until when peers must have finished the handshake, in order.
     handshakes: VecDeque<(Instant, usize, PeerId)>,
     closing: Option<Closing>,
@@ -102,6 +109,8 @@ impl<P: Pattern> Engine<P> {
             orphans: VecDeque::new(),
             woken: Vec::new(),
             collected: 0,
+            busy: false,
+            release_at: None,
             handshakes: VecDeque::new(),
             closing: None,
         }
@@ -299,6 +308,7 @@ impl<P: Pattern> Engine<P> {
             Poll::Pending => peer.rest_input(&mut self.slabs),
             Poll::Ready(Ok(0)) => self.end(slot, DisconnectReason::PeerClosed),
             Poll::Ready(Ok(count)) => {
+                self.busy = true;
                 self.shared.counters.bytes_received.add(count);
                 match self.receive(slot) {
                     Ok(()) => self.make_readable(slot),
@@ -417,6 +427,7 @@ impl<P: Pattern> Engine<P> {
     }
 
     fn count(&mut self, written: Written) {
+        self.busy |= written.messages > 0;
         let counters = &self.shared.counters;
         counters.messages_sent.add(written.messages);
         counters.bytes_sent.add(written.payload);
@@ -430,7 +441,10 @@ impl<P: Pattern> Engine<P> {
     // --- expire -----------------------------------------------------------------------------------------------------
 
     fn expire(&mut self) {
-        if self.handshakes.is_empty() {
+        if self.release_at.is_none() && self.busy && (self.slabs.is_large() || !P::RECEIVES) {
+            self.release_at = Some(Instant::now() + RELEASE_AFTER);
+        }
+        if self.handshakes.is_empty() && self.release_at.is_none() {
             return;
         }
         let now = Instant::now();
@@ -445,13 +459,24 @@ impl<P: Pattern> Engine<P> {
                 self.refuse(slot, ProtocolError::HandshakeTimeout);
             }
         }
+        if self.release_at.is_some_and(|at| at <= now) {
+            self.release_at = None;
+            if !self.busy {
+                self.slabs = Slabs::default();
+                self.shared.outbound.release();
+                self.peers.release();
+            } else {
+                self.release_at = Some(now + RELEASE_AFTER);
+            }
+            self.busy = false;
+        }
     }
 
     /// When the next deadline is.
     fn deadline(&self) -> Option<Instant> {
         let handshake = self.handshakes.front().map(|(deadline, ..)| *deadline);
         let linger = self.closing.and_then(|closing| closing.deadline);
-        handshake.into_iter().chain(linger).min()
+        handshake.into_iter().chain(linger).chain(self.release_at).min()
     }
 
     // --- the end of a peer, the end of the socket -------------------------------------------------------------------

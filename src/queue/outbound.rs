@@ -10,8 +10,8 @@ use crate::queue::lock;
 use crate::queue::waiters::{Ticket, Waiters, Woken};
 use crate::zmtp::encoder::{BATCH_BYTES, Batch};
 
-/// Emptied batches that are kept for their buffers.
-const SPARE_BATCHES: usize = 2;
+/// Emptied batches that are kept for their buffers while there is traffic.
+const SPARE_BATCHES: usize = 8;
 
 /// An idle socket keeps no spare buffer larger than this.
 const SPARE_BYTES_IDLE: usize = 16 * 1024;
@@ -193,8 +193,12 @@ impl Outbound {
             return false;
         }
         state.engine_waits = wants;
-        state.spare.retain(|batch| batch.capacity() <= SPARE_BYTES_IDLE);
         true
+    }
+
+    /// Gives buffers back that an idle socket should not hold.
+    pub(crate) fn release(&self) {
+        lock(&self.state).spare.retain(|batch| batch.capacity() <= SPARE_BYTES_IDLE);
     }
 
     /// Takes no more messages; those that wait to be queued fail.

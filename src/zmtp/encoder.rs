@@ -17,6 +17,9 @@ pub(crate) const CHAIN_FROM: usize = 8 * 1024;
 /// A batch that has reached this many bytes on the wire is full: more would not make a write any faster.
 pub(crate) const BATCH_BYTES: usize = 256 * 1024;
 
+/// A flat buffer that has grown to this much will probably be filled: it gets its final size at once.
+const GROW_FROM: usize = 16 * 1024;
+
 /// A body kept outside of the flat buffer.
 #[derive(Debug)]
 struct Chained {
@@ -72,6 +75,9 @@ impl Batch {
     #[inline]
     fn push_frame(&mut self, frame: &Frame, flags: u8) {
         self.payload += frame.len();
+        if (GROW_FROM..BATCH_BYTES).contains(&self.flat.capacity()) && self.flat.len() > GROW_FROM / 2 {
+            self.flat.reserve(BATCH_BYTES + CHAIN_FROM + 16 - self.flat.len());
+        }
         if let Some((window, length)) = frame.window() {
             // The whole window is copied, as a few fixed moves, and the part that is not the body cut off again.
             self.flat.reserve(2 + window.len());
