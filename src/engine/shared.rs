@@ -145,6 +145,9 @@ impl Wake for PeerWaker {
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.named.swap(true, Ordering::SeqCst) {
             lock(&self.shared.signal.ready).push(self.slot);
+            // A task that waits for a message comes first: it reads the stream itself and saves the hop. The I/O task
+            // follows in any case, so nothing depends on when, or whether, the other one is polled.
+            self.shared.inbound.wake_one();
             self.shared.signal.wake();
         }
     }

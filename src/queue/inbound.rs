@@ -183,6 +183,12 @@ impl Inbound {
         }
     }
 
+    /// Wakes a task that waits for a message, to look for one itself; it keeps its place if it finds none.
+    pub(crate) fn wake_one(&self) {
+        let woken = lock(&self.state).waiters.take(1);
+        woken.wake();
+    }
+
     /// Registers for the next message, unless there is one: `Ready(Ok)` means "look again".
     pub(crate) fn poll_wait(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<Result<(), RecvError>> {
         let mut state = lock(&self.state);

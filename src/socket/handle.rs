@@ -2,8 +2,10 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use tokio::runtime;
 
@@ -23,6 +25,9 @@ use crate::queue::waiters::Ticket;
 use crate::stats::{Closed, Stats};
 use crate::transport::Listener;
 
+/// Calls of the engine that are closer together than this, in nanoseconds, are load and not a conversation.
+const WRITE_APART: u64 = 2_000;
+
 /// Whether the I/O task runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
@@ -38,12 +43,21 @@ pub(crate) struct Core<P: Pattern> {
     shared: Arc<Shared>,
     engine: Arc<Mutex<Engine<P>>>,
     life: Mutex<Life>,
+    created: Instant,
+    /// When the engine was called last, in nanoseconds since `created`.
+    written: AtomicU64,
 }
 
 impl<P: Pattern> Core<P> {
     pub(crate) fn new(options: Options) -> Self {
         let shared = Arc::new(Shared::new(options));
-        Self { engine: Arc::new(Mutex::new(Engine::new(shared.clone()))), shared, life: Mutex::new(Life::New) }
+        Self {
+            engine: Arc::new(Mutex::new(Engine::new(shared.clone()))),
+            shared,
+            life: Mutex::new(Life::New),
+            created: Instant::now(),
+            written: AtomicU64::new(0),
+        }
     }
 
     // --- endpoints --------------------------------------------------------------------------------------------------
@@ -208,9 +222,21 @@ impl<P: Pattern> Core<P> {
     #[inline]
     pub(crate) fn offer(&self, message: &Message) -> Result<(), Refused> {
         if self.shared.outbound.offer(message)? {
-            self.shared.signal.wake();
+            self.call_engine();
         }
         Ok(())
+    }
+
+    /// The engine sleeps and there is a message for it. When nothing was sent just before, the message is written from
+    /// here, which saves the hop to the I/O task; when messages follow each other closely the I/O task is woken, and
+    /// sends what has come until then in one go.
+    #[cold]
+    fn call_engine(&self) {
+        let now = u64::try_from(self.created.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let before = self.written.swap(now, Ordering::Relaxed);
+        if now - before.min(now) < WRITE_APART || !self.take_turn(false) {
+            self.shared.signal.wake();
+        }
     }
 
     /// Queues a message if there is room, or if a turn of the engine makes some.
