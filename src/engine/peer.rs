@@ -43,6 +43,8 @@ pub(crate) struct Peer {
     pub(crate) input: BytesMut,
     /// Messages that found no room in the inbound queue.
     pub(crate) waiting: VecDeque<Run>,
+    /// We have said that nothing more will come, and wait for the peer to close.
+    pub(crate) leaving: bool,
     /// Among the engine's peers with messages that found no room.
     pub(crate) in_waiting: bool,
     /// Among the engine's peers to be read.
@@ -59,6 +61,7 @@ pub(crate) struct Peer {
     blocked: bool,
     /// Among the engine's peers to be written.
     pub(crate) in_writable: bool,
+    has_written_messages: bool,
     /// Nothing can be sent any more; what the peer has sent may still be read.
     write_failed: bool,
 }
@@ -91,6 +94,7 @@ impl Peer {
             ended: None,
             input: BytesMut::new(),
             waiting: VecDeque::new(),
+            leaving: false,
             in_waiting: false,
             in_readable: false,
             out: VecDeque::new(),
@@ -99,6 +103,7 @@ impl Peer {
             pending: 0,
             blocked: false,
             in_writable: false,
+            has_written_messages: false,
             write_failed: false,
         }
     }
@@ -113,7 +118,7 @@ impl Peer {
     /// Whether more messages may be given to this peer.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
-        !self.blocked && self.pending < BATCH_BYTES
+        !self.blocked && self.pending < BATCH_BYTES && !self.leaving
     }
 
     /// Bytes of messages on their way to the kernel.
@@ -123,7 +128,7 @@ impl Peer {
 
     /// Whether there is something that could be written now.
     pub(crate) fn wants_write(&self) -> bool {
-        !self.blocked && (self.pending > 0 || !self.connection.control().is_empty())
+        !self.blocked && !self.leaving && (self.pending > 0 || !self.connection.control().is_empty())
     }
 
     /// Adds a whole batch.
@@ -238,6 +243,7 @@ impl Peer {
 
     fn advance(&mut self, mut count: usize, written: &mut Written) {
         self.pending -= count;
+        self.has_written_messages = true;
         while count >= self.first_left {
             count -= self.first_left;
             let Some(batch) = self.out.pop_front() else {
@@ -257,6 +263,11 @@ impl Peer {
             first.advance(&mut self.cursor, count);
             self.first_left -= count;
         }
+    }
+
+    /// Whether the kernel has taken messages for this peer, which it may not have read yet.
+    pub(crate) fn has_written_messages(&self) -> bool {
+        self.has_written_messages
     }
 
     /// Says on the stream that nothing more will come.

@@ -31,6 +31,7 @@ use crate::error::ProtocolError;
 use crate::monitor::{self, DisconnectReason, Event, PeerId};
 use crate::queue::lock;
 use crate::stats::Closed;
+use crate::transport::PeerAddress;
 use crate::zmtp::connection::{self, Connection};
 use crate::zmtp::decoder::Limits;
 use crate::zmtp::encoder::BATCH_BYTES;
@@ -82,6 +83,8 @@ pub(crate) struct Engine<P> {
     release_at: Option<Instant>,
     /// Until when peers must have finished the handshake, in order.
     handshakes: VecDeque<(Instant, usize, PeerId)>,
+    /// Until when peers that we have left may go on reading, in order.
+    leaving: VecDeque<(Instant, usize, PeerId)>,
     closing: Option<Closing>,
 }
 
@@ -112,6 +115,7 @@ impl<P: Pattern> Engine<P> {
             busy: false,
             release_at: None,
             handshakes: VecDeque::new(),
+            leaving: VecDeque::new(),
             closing: None,
         }
     }
@@ -142,6 +146,9 @@ impl<P: Pattern> Engine<P> {
 
     /// Says what to be woken for; `false` if there is something to do already.
     fn sleep(&self) -> bool {
+        if !self.readable.is_empty() && self.waiting_bytes < READ_AHEAD_TOTAL {
+            return false;
+        }
         let inbound_sleeps = self.waiting_bytes == 0 || self.shared.inbound.sleep(self.waiting_size);
         self.shared.outbound.sleep(self.pattern.has_room()) && inbound_sleeps
     }
@@ -193,7 +200,7 @@ impl<P: Pattern> Engine<P> {
         for slot in self.peers.slots() {
             let gone = |peer: &mut Peer| peer.attachment == attachment;
             if self.peers.get_mut(slot).is_some_and(gone) {
-                self.end(slot, DisconnectReason::Local);
+                self.leave(slot);
             }
         }
     }
@@ -306,6 +313,10 @@ impl<P: Pattern> Engine<P> {
         };
         match peer.poll_read(&mut self.slabs) {
             Poll::Pending => peer.rest_input(&mut self.slabs),
+            Poll::Ready(Ok(count)) if peer.leaving && count > 0 => {
+                peer.input.clear();
+                self.make_readable(slot);
+            }
             Poll::Ready(Ok(0)) => self.end(slot, DisconnectReason::PeerClosed),
             Poll::Ready(Ok(count)) => {
                 self.busy = true;
@@ -444,10 +455,20 @@ impl<P: Pattern> Engine<P> {
         if self.release_at.is_none() && self.busy && (self.slabs.is_large() || !P::RECEIVES) {
             self.release_at = Some(Instant::now() + RELEASE_AFTER);
         }
-        if self.handshakes.is_empty() && self.release_at.is_none() {
+        if self.handshakes.is_empty() && self.leaving.is_empty() && self.release_at.is_none() {
             return;
         }
         let now = Instant::now();
+        while let Some(&(deadline, slot, id)) = self.leaving.front() {
+            let pending = self.peers.get_mut(slot).is_some_and(|peer| peer.about.id == id);
+            if pending && deadline > now {
+                break;
+            }
+            self.leaving.pop_front();
+            if pending {
+                self.end(slot, DisconnectReason::Local);
+            }
+        }
         while let Some(&(deadline, slot, id)) = self.handshakes.front() {
             let pending =
                 self.peers.get_mut(slot).is_some_and(|peer| peer.about.id == id && !peer.connection.is_ready());
@@ -476,7 +497,8 @@ impl<P: Pattern> Engine<P> {
     fn deadline(&self) -> Option<Instant> {
         let handshake = self.handshakes.front().map(|(deadline, ..)| *deadline);
         let linger = self.closing.and_then(|closing| closing.deadline);
-        handshake.into_iter().chain(linger).chain(self.release_at).min()
+        let leaving = self.leaving.front().map(|(deadline, ..)| *deadline);
+        handshake.into_iter().chain(leaving).chain(linger).chain(self.release_at).min()
     }
 
     // --- the end of a peer, the end of the socket -------------------------------------------------------------------
@@ -493,9 +515,41 @@ impl<P: Pattern> Engine<P> {
         self.end(slot, DisconnectReason::Protocol(error));
     }
 
-    /// Removes a peer: what has not left goes back, what has come stays.
+    /// Ends a connection on our side.
+    ///
+    /// A libzmq peer that is not reading, because its queue is full, drops what is left in a Unix-domain socket when that
+    /// is closed altogether. So there we only say that nothing more will come, and wait for the peer to close.
+    fn leave(&mut self, slot: usize) {
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
+        if peer.leaving {
+            return;
+        }
+        let waits = peer.has_written_messages() && matches!(peer.about.address, PeerAddress::Ipc { .. });
+        let Some(deadline) = Instant::now().checked_add(self.shared.options.linger).filter(|_| waits) else {
+            return self.end(slot, DisconnectReason::Local);
+        };
+        self.leaving.push_back((deadline, slot, peer.about.id));
+        peer.leaving = true;
+        peer.shut_down();
+        self.detach_peer(slot, DisconnectReason::Local);
+        self.make_readable(slot);
+    }
+
+    /// Removes a peer.
     fn end(&mut self, slot: usize, reason: DisconnectReason) {
-        let Some(mut peer) = self.peers.remove(slot) else {
+        if self.peers.get_mut(slot).is_some_and(|peer| !peer.leaving) {
+            self.detach_peer(slot, reason);
+        }
+        if let Some(mut peer) = self.peers.remove(slot) {
+            peer.shut_down();
+        }
+    }
+
+    /// Takes a peer out of the traffic: what has not left goes back, what has come stays.
+    fn detach_peer(&mut self, slot: usize, reason: DisconnectReason) {
+        let Some(peer) = self.peers.get_mut(slot) else {
             return;
         };
         let was_ready = peer.connection.is_ready();
@@ -504,18 +558,24 @@ impl<P: Pattern> Engine<P> {
             self.ready_peers -= 1;
             self.show_presence();
         }
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
         let mut written = Written::default();
         let returned = peer.take_back(&mut written);
+        let waiting = std::mem::take(&mut peer.waiting);
+        peer.in_waiting = false;
+        let about = peer.about.clone();
+        let ended = peer.ended.take();
         let count = returned.iter().map(|batch| batch.messages()).sum();
         self.count(written);
         self.shared.counters.messages_returned.add(count);
         self.shared.outbound.give_back(returned.into_iter());
         self.waiting.retain(|other| *other != slot);
-        if !peer.waiting.is_empty() {
-            self.orphans.push_back((slot, std::mem::take(&mut peer.waiting)));
+        if !waiting.is_empty() {
+            self.orphans.push_back((slot, waiting));
         }
-        peer.shut_down();
-        if let Some(ended) = peer.ended.take() {
+        if let Some(ended) = ended {
             // If the dialling task is gone nobody needs to know.
             let _ = ended.send(Ended {
                 was_ready,
@@ -523,13 +583,12 @@ impl<P: Pattern> Engine<P> {
                 cause: reason.to_string(),
             });
         }
-        tracing::debug!(peer = peer.about.id.0, endpoint = %peer.about.endpoint, %reason, returned = count, "connection ended");
+        tracing::debug!(peer = about.id.0, endpoint = %about.endpoint, %reason, returned = count, "connection ended");
         self.shared.reporter.report(|| {
-            let peer = peer.about;
             if was_ready {
-                Event::Disconnected { peer, reason, returned: count }
+                Event::Disconnected { peer: about, reason, returned: count }
             } else {
-                Event::HandshakeFailed { peer, reason }
+                Event::HandshakeFailed { peer: about, reason }
             }
         });
     }
@@ -556,7 +615,10 @@ impl<P: Pattern> Engine<P> {
             return None;
         }
         for slot in self.peers.slots() {
-            self.end(slot, DisconnectReason::Local);
+            if expired { self.end(slot, DisconnectReason::Local) } else { self.leave(slot) }
+        }
+        if !self.peers.slots().is_empty() {
+            return None;
         }
         let (unsent, _) = self.shared.outbound.depth();
         let sent = self.shared.counters.messages_sent.get();
