@@ -381,6 +381,10 @@ pub(crate) struct Readable<'a, P: Pattern> {
 
 impl<P: Pattern> Readable<'_, P> {
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RecvError>> {
+        if self.ticket.is_some() {
+            // Woken, perhaps by a stream that can be read.
+            self.core.take_turn(false);
+        }
         self.core.shared.inbound.poll_wait(&mut self.ticket, cx.waker())
     }
 }
