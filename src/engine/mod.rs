@@ -1,10 +1,14 @@
 //! The background I/O task: it owns a socket's peers and moves bytes and messages between them and the queues.
 
+pub(crate) mod departure;
 pub(crate) mod dial;
+pub(crate) mod inward;
 pub(crate) mod listen;
+pub(crate) mod outward;
 pub(crate) mod pattern;
 pub(crate) mod peer;
 pub(crate) mod peers;
 pub(crate) mod shared;
 pub(crate) mod slabs;
+pub(crate) mod state;
 pub(crate) mod task;

@@ -128,7 +128,10 @@ impl Peer {
 
     /// Whether there is something that could be written now.
     pub(crate) fn wants_write(&self) -> bool {
-        !self.blocked && !self.leaving && (self.pending > 0 || !self.connection.control().is_empty())
+        !self.blocked
+            && !self.leaving
+            && !self.write_failed
+            && (self.pending > 0 || !self.connection.control().is_empty())
     }
 
     /// Adds a whole batch.

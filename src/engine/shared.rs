@@ -212,6 +212,11 @@ impl Shared {
         lock(&self.attachments).take().unwrap_or_default()
     }
 
+    /// Whether this attachment has not been removed since.
+    pub(crate) fn has(&self, id: AttachmentId) -> bool {
+        lock(&self.attachments).iter().flatten().any(|attachment| attachment.id == id)
+    }
+
     pub(crate) fn is_attached(&self) -> bool {
         lock(&self.attachments).as_ref().is_some_and(|attachments| !attachments.is_empty())
     }

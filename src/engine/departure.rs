@@ -1,0 +1,201 @@
+//! The end: deadlines, the departure of a peer, and the closing of the socket.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::engine::pattern::Pattern;
+use crate::engine::peer::Written;
+use crate::engine::shared::{Ended, Presence};
+use crate::engine::slabs::Slabs;
+use crate::engine::state::Engine;
+use crate::error::ProtocolError;
+use crate::monitor::{DisconnectReason, Event};
+use crate::stats::Closed;
+use crate::transport::PeerAddress;
+
+/// A socket that has had no traffic for this long gives its large buffers back.
+const RELEASE_AFTER: Duration = Duration::from_secs(1);
+
+impl<P: Pattern> Engine<P> {
+    pub(super) fn expire(&mut self) {
+        if self.release_at.is_none() && self.busy && (self.slabs.is_large() || !P::RECEIVES) {
+            self.release_at = Some(Instant::now() + RELEASE_AFTER);
+        }
+        if self.handshakes.is_empty() && self.leaving.is_empty() && self.release_at.is_none() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(&(deadline, slot, id)) = self.leaving.front() {
+            let pending = self.peers.get_mut(slot).is_some_and(|peer| peer.about.id == id);
+            if pending && deadline > now {
+                break;
+            }
+            self.leaving.pop_front();
+            if pending {
+                self.end(slot, DisconnectReason::Local);
+            }
+        }
+        while let Some(&(deadline, slot, id)) = self.handshakes.front() {
+            let pending =
+                self.peers.get_mut(slot).is_some_and(|peer| peer.about.id == id && !peer.connection.is_ready());
+            if pending && deadline > now {
+                break;
+            }
+            self.handshakes.pop_front();
+            if pending {
+                self.refuse(slot, ProtocolError::HandshakeTimeout);
+            }
+        }
+        if self.release_at.is_some_and(|at| at <= now) {
+            self.release_at = None;
+            if !self.busy {
+                self.slabs = Slabs::default();
+                self.shared.outbound.release();
+                self.peers.release();
+            } else {
+                self.release_at = Some(now + RELEASE_AFTER);
+            }
+            self.busy = false;
+        }
+    }
+
+    /// When the next deadline is.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let handshake = self.handshakes.front().map(|(deadline, ..)| *deadline);
+        let linger = self.closing.and_then(|closing| closing.deadline);
+        let leaving = self.leaving.front().map(|(deadline, ..)| *deadline);
+        handshake.into_iter().chain(leaving).chain(linger).chain(self.release_at).min()
+    }
+
+    /// Ends a connection over what its peer did; the reason may still be on its way to the peer.
+    pub(super) fn refuse(&mut self, slot: usize, error: ProtocolError) {
+        if let Some(peer) = self.peers.get_mut(slot) {
+            if !peer.connection.is_ready() {
+                let mut written = Written::default();
+                // Whether the peer hears of it or not, the connection ends.
+                let _ = peer.write(&mut written);
+            }
+        }
+        self.end(slot, DisconnectReason::Protocol(error));
+    }
+
+    /// Ends a connection on our side.
+    ///
+    /// A libzmq peer that is not reading, because its queue is full, drops what is left in a Unix-domain socket when that
+    /// is closed altogether. So there we only say that nothing more will come, and wait for the peer to close.
+    pub(super) fn leave(&mut self, slot: usize) {
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
+        if peer.leaving {
+            return;
+        }
+        let waits = peer.has_written_messages() && matches!(peer.about.address, PeerAddress::Ipc { .. });
+        let Some(deadline) = Instant::now().checked_add(self.shared.options.linger).filter(|_| waits) else {
+            return self.end(slot, DisconnectReason::Local);
+        };
+        self.leaving.push_back((deadline, slot, peer.about.id));
+        peer.leaving = true;
+        peer.shut_down();
+        self.detach_peer(slot, DisconnectReason::Local);
+        self.make_readable(slot);
+    }
+
+    /// Removes a peer.
+    pub(super) fn end(&mut self, slot: usize, reason: DisconnectReason) {
+        if self.peers.get_mut(slot).is_some_and(|peer| !peer.leaving) {
+            self.detach_peer(slot, reason);
+        }
+        if let Some(mut peer) = self.peers.remove(slot) {
+            peer.shut_down();
+        }
+    }
+
+    /// Takes a peer out of the traffic: what has not left goes back, what has come stays.
+    pub(super) fn detach_peer(&mut self, slot: usize, reason: DisconnectReason) {
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
+        let was_ready = peer.connection.is_ready();
+        if was_ready {
+            self.pattern.detach(slot);
+            self.ready_peers -= 1;
+            self.show_presence();
+        }
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
+        let mut written = Written::default();
+        let returned = peer.take_back(&mut written);
+        let waiting = std::mem::take(&mut peer.waiting);
+        peer.in_waiting = false;
+        let about = peer.about.clone();
+        let ended = peer.ended.take();
+        let count = returned.iter().map(|batch| batch.messages()).sum();
+        self.count(written);
+        self.shared.counters.messages_returned.add(count);
+        self.shared.outbound.give_back(returned.into_iter());
+        self.waiting.retain(|other| *other != slot);
+        if !waiting.is_empty() {
+            self.orphans.push_back((slot, waiting));
+        }
+        if let Some(ended) = ended {
+            // If the dialling task is gone nobody needs to know.
+            let _ = ended.send(Ended {
+                was_ready,
+                permanent: matches!(&reason, DisconnectReason::Protocol(error) if error.is_permanent()),
+                cause: reason.to_string(),
+            });
+        }
+        tracing::debug!(peer = about.id.0, endpoint = %about.endpoint, %reason, returned = count, "connection ended");
+        self.shared.reporter.report(|| {
+            if was_ready {
+                Event::Disconnected { peer: about, reason, returned: count }
+            } else {
+                Event::HandshakeFailed { peer: about, reason }
+            }
+        });
+    }
+
+    pub(super) fn show_presence(&self) {
+        let peers = self.ready_peers;
+        self.shared.presence.send_if_modified(|presence| {
+            let open = matches!(presence, Presence::Open { .. });
+            if open {
+                *presence = Presence::Open { peers };
+            }
+            open
+        });
+    }
+
+    /// Whether closing is done: everything has left, or the time is over, or there is nowhere to go.
+    pub(super) fn closed(&mut self) -> Option<Closed> {
+        let closing = self.closing?;
+        let (queued, _) = self.shared.outbound.depth();
+        let on_the_way = self.peers.iter().any(|(_, peer)| peer.pending() > 0);
+        let expired = closing.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        let nowhere = self.peers.slots().is_empty() && !self.shared.is_attached();
+        if (queued > 0 || on_the_way) && !expired && !nowhere {
+            return None;
+        }
+        // Nobody is accepted or dialled any more while the last peers read what they were sent.
+        for attachment in self.shared.detach_all() {
+            attachment.task.abort();
+            self.detached.push(attachment);
+        }
+        for slot in self.peers.slots() {
+            if expired { self.end(slot, DisconnectReason::Local) } else { self.leave(slot) }
+        }
+        if !self.peers.slots().is_empty() {
+            return None;
+        }
+        let (unsent, _) = self.shared.outbound.depth();
+        let sent = self.shared.counters.messages_sent.get();
+        Some(Closed {
+            flushed: sent - closing.sent_before,
+            unsent: unsent as u64,
+            unread: self.shared.counters.messages_unread.get(),
+        })
+    }
+}

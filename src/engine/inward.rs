@@ -1,0 +1,189 @@
+//! Inward: the steps that read peers and admit their messages to the inbound queue.
+
+use std::collections::VecDeque;
+use std::task::Poll;
+
+use crate::engine::pattern::Pattern;
+use crate::engine::peer::Peer;
+use crate::engine::state::Engine;
+use crate::error::ProtocolError;
+use crate::monitor::{DisconnectReason, Event};
+use crate::zmtp::connection;
+use crate::zmtp::run::Run;
+
+/// Reads in one turn, over all peers.
+const READS: usize = 16;
+
+/// Commands are taken from this many bytes of messages that found no room in the inbound queue; then the peer is not
+/// read until they have been admitted.
+const READ_AHEAD: usize = 64 * 1024;
+
+/// No peer is read while all peers together have this much waiting for room.
+const READ_AHEAD_TOTAL: usize = 8 * 1024 * 1024;
+
+impl<P: Pattern> Engine<P> {
+    /// Moves messages that waited into the inbound queue, a share of each peer in turn.
+    pub(super) fn admit(&mut self) {
+        self.waiting_size = usize::MAX;
+        while let Some((lane, runs)) = self.orphans.front_mut() {
+            let before = cost(runs);
+            let all = self.shared.inbound.offer(*lane, runs, usize::MAX);
+            self.waiting_bytes -= before - cost(runs);
+            if !all {
+                self.waiting_size = runs.front().map_or(usize::MAX, Run::next_size);
+                break;
+            }
+            self.orphans.pop_front();
+        }
+        for _ in 0..self.waiting.len() {
+            let share = self.shared.options.receive.messages / self.waiting.len().max(1);
+            let Some(slot) = self.waiting.pop_front() else {
+                return;
+            };
+            if self.offer(slot, share.max(1)) {
+                self.make_readable(slot);
+            } else {
+                self.waiting.push_back(slot);
+            }
+        }
+    }
+
+    /// Offers a peer's messages to the inbound queue; `true` if none of them waits any longer.
+    pub(super) fn offer(&mut self, slot: usize, share: usize) -> bool {
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return true;
+        };
+        let before = cost(&peer.waiting);
+        peer.in_waiting = !self.shared.inbound.offer(slot, &mut peer.waiting, share);
+        self.waiting_bytes -= before - cost(&peer.waiting);
+        if let Some(run) = peer.waiting.front() {
+            self.waiting_size = self.waiting_size.min(run.next_size());
+        }
+        !peer.in_waiting
+    }
+
+    pub(super) fn make_readable(&mut self, slot: usize) {
+        if let Some(peer) = self.peers.get_mut(slot) {
+            if !peer.in_readable {
+                peer.in_readable = true;
+                self.readable.push_back(slot);
+            }
+        }
+    }
+
+    /// Reads peers in turn; `true` if some were not got round to.
+    pub(super) fn read(&mut self) -> bool {
+        let mut woken = std::mem::take(&mut self.woken);
+        self.shared.signal.take_ready(&mut woken);
+        for slot in woken.drain(..) {
+            if let Some(peer) = self.peers.get_mut(slot) {
+                let had_room = peer.has_room();
+                peer.woken();
+                // What is half sent may go on.
+                self.peers.give(slot, |_, _| ());
+                let has_room = |peer: &mut Peer| !had_room && peer.has_room() && peer.connection.is_ready();
+                if self.peers.get_mut(slot).is_some_and(has_room) {
+                    self.pattern.writable(slot);
+                }
+                self.make_readable(slot);
+            }
+        }
+        self.woken = woken;
+        for _ in 0..READS {
+            if self.waiting_bytes >= READ_AHEAD_TOTAL {
+                return false;
+            }
+            let Some(slot) = self.readable.pop_front() else {
+                return false;
+            };
+            if let Some(peer) = self.peers.get_mut(slot) {
+                peer.in_readable = false;
+                if cost(&peer.waiting) < READ_AHEAD {
+                    self.read_peer(slot);
+                }
+            }
+        }
+        self.may_read()
+    }
+
+    /// Reads a peer once and handles what has come.
+    pub(super) fn read_peer(&mut self, slot: usize) {
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
+        match peer.poll_read(&mut self.slabs) {
+            Poll::Pending => peer.rest_input(&mut self.slabs),
+            Poll::Ready(Ok(count)) if peer.leaving && count > 0 => {
+                peer.input.clear();
+                self.make_readable(slot);
+            }
+            Poll::Ready(Ok(0)) => self.end(slot, DisconnectReason::PeerClosed),
+            Poll::Ready(Ok(count)) => {
+                self.busy = true;
+                self.shared.counters.bytes_received.add(count);
+                match self.receive(slot) {
+                    Ok(()) => self.make_readable(slot),
+                    Err(error) => self.refuse(slot, error),
+                }
+            }
+            Poll::Ready(Err(error)) => self.end(slot, DisconnectReason::Io(error.kind())),
+        }
+    }
+
+    /// Lets the protocol take what is whole, and passes it on.
+    pub(super) fn receive(&mut self, slot: usize) -> Result<(), ProtocolError> {
+        loop {
+            let Some(peer) = self.peers.get_mut(slot) else {
+                return Ok(());
+            };
+            let result = peer.connection.receive(&mut peer.input);
+            match result {
+                Ok(connection::Event::Run(run)) if P::RECEIVES => {
+                    self.shared.counters.messages_received.add(run.messages());
+                    peer.waiting.push_back(run);
+                    self.waiting_bytes += peer.waiting.back().map_or(0, run_cost);
+                }
+                Ok(connection::Event::Run(run)) => {
+                    self.shared.counters.messages_refused.add(run.messages());
+                }
+                Ok(connection::Event::Ready { socket_type, version }) => {
+                    peer.permit = None;
+                    let about = &peer.about;
+                    tracing::debug!(peer = about.id.0, endpoint = %about.endpoint, %socket_type, "handshake succeeded");
+                    self.shared.reporter.report(|| Event::HandshakeSucceeded {
+                        peer: about.clone(),
+                        socket_type,
+                        version,
+                    });
+                    self.ready_peers += 1;
+                    self.show_presence();
+                    self.pattern.attach(slot);
+                }
+                Ok(connection::Event::Command) => {}
+                Ok(connection::Event::Incomplete) | Err(_) => {
+                    self.peers.give(slot, |_, _| ());
+                    let new = |peer: &mut Peer| !peer.waiting.is_empty() && !peer.in_waiting;
+                    if self.peers.get_mut(slot).is_some_and(new) && !self.offer(slot, usize::MAX) {
+                        self.waiting.push_back(slot);
+                    }
+                    return result.map(|_| ());
+                }
+            }
+        }
+    }
+
+    /// Whether peers are known to be readable, and may be read.
+    pub(super) fn may_read(&self) -> bool {
+        !self.readable.is_empty() && self.waiting_bytes < READ_AHEAD_TOTAL
+    }
+}
+
+/// What runs that wait cost, in bytes: a message without a body is not free either.
+fn cost(runs: &VecDeque<Run>) -> usize {
+    runs.iter().map(run_cost).sum()
+}
+
+fn run_cost(run: &Run) -> usize {
+    const MESSAGE: usize = 16;
+    run.payload() + run.messages() * MESSAGE
+}

@@ -1,0 +1,85 @@
+//! Outward: the steps that route the outbound FIFO and write to peers.
+
+use crate::engine::pattern::Pattern;
+use crate::engine::peer::{Peer, Written};
+use crate::engine::state::Engine;
+use crate::monitor::DisconnectReason;
+use crate::zmtp::encoder::BATCH_BYTES;
+
+/// How often more is collected for one write while senders wait for room.
+const COLLECT_ROUNDS: usize = 64;
+
+impl<P: Pattern> Engine<P> {
+    /// Gives queued messages to peers with room; `true` if senders waited for it.
+    pub(super) fn route(&mut self) -> bool {
+        let mut senders_waited = false;
+        while self.pattern.has_room() {
+            let Some(taken) = self.shared.outbound.take() else {
+                break;
+            };
+            senders_waited |= taken.senders_waited;
+            if let Some(rest) = self.pattern.route(taken.batch, &mut self.peers) {
+                self.shared.outbound.give_back(std::iter::once(rest));
+                break;
+            }
+        }
+        senders_waited
+    }
+
+    /// Writes to every peer that has something to send; `true` if some writes were put off.
+    pub(super) fn write(&mut self, more_will_come: bool) -> bool {
+        // While senders wait for room there is more to come at once: one large write is cheaper than many small ones.
+        let collect = more_will_come && self.collected < COLLECT_ROUNDS && self.closing.is_none();
+        let mut put_off = false;
+        let mut writable = self.peers.take_writable();
+        let mut index = 0;
+        while let Some(&slot) = writable.get(index) {
+            let small = |peer: &mut Peer| (1..BATCH_BYTES).contains(&peer.pending());
+            if collect && self.peers.get_mut(slot).is_some_and(small) {
+                put_off = true;
+                index += 1;
+            } else {
+                writable.swap_remove(index);
+                self.write_peer(slot);
+            }
+        }
+        self.peers.restore_writable(writable);
+        self.collected = if put_off { self.collected + 1 } else { 0 };
+        put_off
+    }
+
+    pub(super) fn write_peer(&mut self, slot: usize) {
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
+        peer.in_writable = false;
+        let mut written = Written::default();
+        let had_room = peer.has_room();
+        let result = peer.write(&mut written);
+        let has_room = peer.has_room();
+        self.count(written);
+        if has_room != had_room && self.peers.get_mut(slot).is_some_and(|peer| peer.connection.is_ready()) {
+            if has_room { self.pattern.writable(slot) } else { self.pattern.full(slot) }
+        }
+        if let Err(error) = result {
+            if P::RECEIVES {
+                // The peer may have sent messages before it went; reading finds its end.
+                self.make_readable(slot);
+            } else {
+                self.end(slot, DisconnectReason::Io(error.kind()));
+            }
+        }
+    }
+
+    pub(super) fn count(&mut self, written: Written) {
+        self.busy |= written.messages > 0;
+        let counters = &self.shared.counters;
+        counters.messages_sent.add(written.messages);
+        counters.bytes_sent.add(written.payload);
+        for batch in written.spare {
+            if let Some(batch) = self.peers.recycle(batch) {
+                self.shared.outbound.recycle(batch);
+            }
+        }
+    }
+}

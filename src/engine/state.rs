@@ -1,0 +1,94 @@
+//! The engine's state: everything that the I/O task owns, and how it goes to sleep.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::engine::pattern::Pattern;
+use crate::engine::peers::Peers;
+use crate::engine::shared::{Attachment, Shared};
+use crate::engine::slabs::Slabs;
+use crate::monitor::PeerId;
+use crate::zmtp::run::Run;
+
+/// A socket that has been told to close.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Closing {
+    /// `None`: longer than time is counted.
+    pub(super) deadline: Option<Instant>,
+    /// Messages written before the socket was closed.
+    pub(super) sent_before: u64,
+}
+
+/// Everything that the I/O task owns.
+#[derive(Debug)]
+pub(crate) struct Engine<P> {
+    pub(super) shared: Arc<Shared>,
+    pub(super) pattern: P,
+    pub(super) peers: Peers,
+    pub(super) slabs: Slabs,
+    pub(super) next_peer: u64,
+    /// Peers that have finished the handshake.
+    pub(super) ready_peers: usize,
+    /// Peers that may have something to read, in the order of their turns.
+    pub(super) readable: VecDeque<usize>,
+    /// Peers with messages that found no room.
+    pub(super) waiting: VecDeque<usize>,
+    /// Bytes that wait for room, over all peers.
+    pub(super) waiting_bytes: usize,
+    /// The size of the smallest message that found no room in this turn.
+    pub(super) waiting_size: usize,
+    /// Messages of peers that have gone that found no room; the slot is their lane.
+    pub(super) orphans: VecDeque<(usize, VecDeque<Run>)>,
+    /// A scratch list of woken peers.
+    pub(super) woken: Vec<usize>,
+    /// How often the write was put off to collect more.
+    pub(super) collected: usize,
+    /// Bytes have been read or written since the last look.
+    pub(super) busy: bool,
+    /// When to look whether large buffers are still of use.
+    pub(super) release_at: Option<Instant>,
+    /// Until when peers must have finished the handshake, in order.
+    pub(super) handshakes: VecDeque<(Instant, usize, PeerId)>,
+    /// Until when peers that we have left may go on reading, in order.
+    pub(super) leaving: VecDeque<(Instant, usize, PeerId)>,
+    pub(super) closing: Option<Closing>,
+    /// The attachments of a closing socket, whose tasks have been told to end.
+    pub(super) detached: Vec<Attachment>,
+}
+
+impl<P: Pattern> Engine<P> {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            pattern: P::default(),
+            peers: Peers::default(),
+            slabs: Slabs::default(),
+            next_peer: 1,
+            ready_peers: 0,
+            readable: VecDeque::new(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            waiting_size: usize::MAX,
+            orphans: VecDeque::new(),
+            woken: Vec::new(),
+            collected: 0,
+            busy: false,
+            release_at: None,
+            handshakes: VecDeque::new(),
+            leaving: VecDeque::new(),
+            closing: None,
+            detached: Vec::new(),
+        }
+    }
+
+    /// Says what to be woken for; `false` if there is something to do already.
+    pub(super) fn sleep(&self) -> bool {
+        if self.may_read() {
+            return false;
+        }
+        let inbound_sleeps = self.waiting_bytes == 0 || self.shared.inbound.sleep(self.waiting_size);
+        self.shared.outbound.sleep(self.pattern.has_room()) && inbound_sleeps
+    }
+}
