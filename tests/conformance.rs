@@ -1,0 +1,50 @@
+//! Conformance: one suite of behaviours that runs over every transport, on one thread and on several.
+
+mod common;
+
+/// Makes tests of behaviours, `async fn(Place)`: over each transport, on each kind of runtime.
+macro_rules! behaviours {
+    ($($name:ident),+ $(,)?) => {
+        mod tcp { $($crate::behaviour!($name, Tcp);)+ }
+        mod ipc { $($crate::behaviour!($name, Ipc);)+ }
+    };
+}
+
+macro_rules! behaviour {
+    ($name:ident, $transport:ident) => {
+        mod $name {
+            use crate::common::{Place, Transport};
+
+            #[tokio::test]
+            async fn on_one_thread() {
+                super::super::$name(Place::new(Transport::$transport)).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_several_threads() {
+                super::super::$name(Place::new(Transport::$transport)).await;
+            }
+        }
+    };
+}
+
+use {behaviour, behaviours};
+
+#[path = "conformance/cancel.rs"]
+mod cancel;
+#[path = "conformance/closing.rs"]
+mod closing;
+#[path = "conformance/endpoints.rs"]
+mod endpoints;
+#[path = "conformance/events.rs"]
+mod events;
+#[path = "conformance/marks.rs"]
+mod marks;
+#[path = "conformance/restarts.rs"]
+mod restarts;
+#[path = "conformance/routing.rs"]
+mod routing;
+#[path = "conformance/runtimes.rs"]
+mod runtimes;
+#[path = "conformance/tasks.rs"]
+mod tasks;

@@ -1,0 +1,187 @@
+//! What the monitor tells: sequences of events, growing delays, mismatches.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use sinew::{DisconnectReason, Event, ProtocolError, PushSocket, SocketType, Version};
+
+use crate::common::raw::{READY_PUSH, RawListener, greeting};
+use crate::common::*;
+
+crate::behaviours! {
+    a_bound_socket_tells_a_connection_s_life,
+    a_connected_socket_tells_a_connection_s_life,
+    retries_come_at_growing_intervals_and_start_anew_after_success,
+    a_push_that_connects_to_a_push_is_reported_and_retried_slowly,
+    a_peer_with_another_mechanism_is_reported_and_retried_slowly,
+    a_corrected_server_is_found_after_a_mismatch,
+    every_monitor_sees_every_event,
+    a_monitor_ends_with_its_socket,
+}
+
+async fn a_bound_socket_tells_a_connection_s_life(place: Place) {
+    let (push, pull) = (new_push(), new_pull());
+    let mut monitor = pull.monitor();
+    let endpoint = within(pull.bind(place.wildcard())).await.unwrap();
+    assert_eq!(next_event(&mut monitor).await, Event::Listening { endpoint: endpoint.clone() });
+    push.connect(&endpoint).unwrap();
+    let Event::Accepted(peer) = next_event(&mut monitor).await else {
+        panic!("not accepted");
+    };
+    assert_eq!(peer.endpoint, endpoint);
+    let succeeded =
+        Event::HandshakeSucceeded { peer: peer.clone(), socket_type: SocketType::Push, version: Version::V3_1 };
+    assert_eq!(next_event(&mut monitor).await, succeeded);
+    within(push.close()).await.unwrap();
+    let Event::Disconnected { peer: gone, reason: DisconnectReason::PeerClosed, returned: 0 } =
+        next_event(&mut monitor).await
+    else {
+        panic!("not disconnected by the peer");
+    };
+    assert_eq!(gone, peer);
+    within(pull.unbind(&endpoint)).await.unwrap();
+    assert_eq!(next_event(&mut monitor).await, Event::Detached { endpoint });
+    within(pull.close()).await.unwrap();
+    assert_eq!(within(monitor.next()).await, None);
+}
+
+async fn a_connected_socket_tells_a_connection_s_life(place: Place) {
+    let endpoint = place.fresh();
+    let (push, pull) = (new_push(), new_pull());
+    let mut monitor = push.monitor();
+    push.connect(&endpoint).unwrap();
+    let retried = |event: &Event| matches!(event, Event::ConnectRetried { endpoint: of, .. } if *of == endpoint);
+    assert!(retried(&next_event(&mut monitor).await));
+
+    within(pull.bind(&endpoint)).await.unwrap();
+    let peer = loop {
+        match next_event(&mut monitor).await {
+            Event::Connected(peer) => break peer,
+            event => assert!(retried(&event), "{event:?}"),
+        }
+    };
+    assert_eq!(peer.endpoint, endpoint);
+    let succeeded =
+        Event::HandshakeSucceeded { peer: peer.clone(), socket_type: SocketType::Pull, version: Version::V3_1 };
+    assert_eq!(next_event(&mut monitor).await, succeeded);
+    within(pull.close()).await.unwrap();
+    let event = next_event(&mut monitor).await;
+    assert!(matches!(&event, Event::Disconnected { peer: gone, returned: 0, .. } if *gone == peer), "{event:?}");
+    assert!(retried(&next_event(&mut monitor).await));
+}
+
+/// The delays of the next retries.
+async fn delays(monitor: &mut sinew::Monitor, count: usize) -> Vec<Duration> {
+    let mut delays = Vec::new();
+    while delays.len() < count {
+        let retried = wait_for(monitor, |event| match event {
+            Event::ConnectRetried { delay, .. } => Some(delay),
+            _ => None,
+        });
+        delays.push(retried.await);
+    }
+    delays
+}
+
+async fn retries_come_at_growing_intervals_and_start_anew_after_success(place: Place) {
+    let (first, longest) = (Duration::from_millis(8), Duration::from_millis(100));
+    let push = PushSocket::builder().reconnect_delay(first, longest).build().unwrap();
+    let mut monitor = push.monitor();
+    let endpoint = place.fresh();
+    push.connect(&endpoint).unwrap();
+    let grows = |delays: &[Duration]| {
+        for (delay, nominal) in delays.iter().zip([8, 16, 32, 64, 100, 100]) {
+            let nominal = Duration::from_millis(nominal);
+            assert!((nominal / 2..=nominal).contains(delay), "{delays:?}");
+        }
+    };
+    grows(&delays(&mut monitor, 6).await);
+    let pull = new_pull();
+    within(pull.bind(&endpoint)).await.unwrap();
+    within(push.wait_connected(1)).await.unwrap();
+    let mut monitor = push.monitor();
+    within(pull.close()).await.unwrap();
+    grows(&delays(&mut monitor, 3).await);
+}
+
+/// Attempts at the slowest rate are this far apart, at least.
+const SLOWEST: Duration = Duration::from_secs(3_000);
+
+fn patient_push() -> PushSocket {
+    PushSocket::builder().reconnect_delay(Duration::from_millis(5), SLOWEST * 4 / 3).build().unwrap()
+}
+
+async fn wait_handshake_failed(monitor: &mut sinew::Monitor) -> DisconnectReason {
+    wait_for(monitor, |event| match event {
+        Event::HandshakeFailed { reason, .. } => Some(reason),
+        _ => None,
+    })
+    .await
+}
+
+async fn a_push_that_connects_to_a_push_is_reported_and_retried_slowly(place: Place) {
+    let (server, client) = (new_push(), patient_push());
+    let (mut at_server, mut at_client) = (server.monitor(), client.monitor());
+    let endpoint = within(server.bind(place.wildcard())).await.unwrap();
+    client.connect(&endpoint).unwrap();
+    for monitor in [&mut at_server, &mut at_client] {
+        // Each sees the other's type, or is told by the other that has seen it first.
+        let reason = wait_handshake_failed(monitor).await;
+        let mismatch = ProtocolError::SocketTypeMismatch { ours: "PUSH", theirs: "PUSH".into() };
+        let refused = ProtocolError::Refused { reason: mismatch.to_string() };
+        assert!([DisconnectReason::Protocol(mismatch), DisconnectReason::Protocol(refused)].contains(&reason));
+    }
+    assert!(delays(&mut at_client, 1).await[0] >= SLOWEST);
+    assert_eq!((client.stats().peers, server.stats().peers), (0, 0));
+    within(client.close()).await.unwrap();
+}
+
+async fn a_peer_with_another_mechanism_is_reported_and_retried_slowly(place: Place) {
+    let (listener, endpoint) = RawListener::bind(&place);
+    let push = patient_push();
+    let mut monitor = push.monitor();
+    push.connect(&endpoint).unwrap();
+    let mut raw = listener.accept().await;
+    raw.send(&greeting([3, 1], "CURVE")).await;
+    let mismatch = ProtocolError::MechanismMismatch { ours: "NULL", theirs: "CURVE".into() };
+    assert_eq!(wait_handshake_failed(&mut monitor).await, DisconnectReason::Protocol(mismatch));
+    assert!(delays(&mut monitor, 1).await[0] >= SLOWEST);
+    raw.end().await;
+}
+
+async fn a_corrected_server_is_found_after_a_mismatch(place: Place) {
+    let (listener, endpoint) = RawListener::bind(&place);
+    let push = new_push();
+    let mut monitor = push.monitor();
+    push.connect(&endpoint).unwrap();
+    let mut raw = listener.accept().await;
+    raw.send(&[&greeting([3, 1], "NULL")[..], READY_PUSH].concat()).await;
+    wait_handshake_failed(&mut monitor).await;
+    drop(listener);
+    if let Some(path) = endpoint.to_string().strip_prefix("ipc://") {
+        std::fs::remove_file(path).unwrap();
+    }
+    let pull = new_pull();
+    within(pull.bind(&endpoint)).await.unwrap();
+    within(push.send("x")).await.unwrap();
+    assert_eq!(within(pull.recv()).await.unwrap(), "x".into());
+}
+
+async fn every_monitor_sees_every_event(place: Place) {
+    let pull = new_pull();
+    let mut monitors = [pull.monitor(), pull.monitor(), pull.monitor()];
+    let endpoint = within(pull.bind(place.wildcard())).await.unwrap();
+    drop(pull.monitor());
+    for monitor in &mut monitors {
+        assert_eq!(next_event(monitor).await, Event::Listening { endpoint: endpoint.clone() });
+    }
+}
+
+async fn a_monitor_ends_with_its_socket(place: Place) {
+    let (push, pull) = pair(&place).await;
+    let monitors = [push.monitor(), pull.monitor()];
+    drop((push, pull));
+    for mut monitor in monitors {
+        within(async { while monitor.next().await.is_some() {} }).await;
+    }
+}
