@@ -1,4 +1,5 @@
 //! Conformance: one suite of behaviours that runs over every transport, on one thread and on several.
+#![allow(clippy::cast_possible_truncation)] // the numbers of messages are small
 
 mod common;
 
