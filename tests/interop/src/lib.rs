@@ -1,1 +1,184 @@
+//! What the interop tests share: both libraries' sockets under one face, and time limits for everything.
 
+mod libzmq;
+mod process;
+mod puller;
+mod pusher;
+
+use std::cell::Cell;
+use std::future::Future;
+use std::time::Duration;
+
+use futures::StreamExt;
+use sinew::{Event, Monitor};
+use tempfile::TempDir;
+
+pub use libzmq::{Libzmq, Socket};
+pub use process::Process;
+pub use puller::Puller;
+pub use pusher::Pusher;
+
+/// How long anything may take that has to happen: generous, for a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// A message as its frames.
+pub type Frames = Vec<Vec<u8>>;
+
+/// Whose implementation a socket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Library {
+    /// This project's.
+    Sinew,
+    /// The reference.
+    Libzmq,
+}
+
+impl Library {
+    /// The one at the other end.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Sinew => Self::Libzmq,
+            Self::Libzmq => Self::Sinew,
+        }
+    }
+}
+
+/// One of the two ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The one that pushes.
+    Push,
+    /// The one that pulls.
+    Pull,
+}
+
+/// What an end does with an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It listens there.
+    Binds,
+    /// It dials there.
+    Connects,
+}
+
+impl Role {
+    /// What `end` does if `binder` is the end that binds.
+    #[must_use]
+    pub fn of(end: End, binder: End) -> Self {
+        if end == binder { Self::Binds } else { Self::Connects }
+    }
+}
+
+/// How the ends are joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP over the loopback interface.
+    Tcp,
+    /// Unix-domain sockets.
+    Ipc,
+}
+
+/// Where a test's sockets may be bound.
+#[derive(Debug)]
+pub struct Place {
+    transport: Transport,
+    folder: TempDir,
+    used: Cell<usize>,
+}
+
+impl Place {
+    /// A place of its own for one test.
+    #[must_use]
+    pub fn new(transport: Transport) -> Self {
+        Self { transport, folder: tempfile::tempdir().expect("a folder for IPC sockets"), used: Cell::new(0) }
+    }
+
+    /// An endpoint to bind that nobody else uses.
+    pub fn endpoint(&self) -> String {
+        self.used.set(self.used.get() + 1);
+        match self.transport {
+            Transport::Tcp => "tcp://127.0.0.1:*".into(),
+            Transport::Ipc => format!("ipc://{}/{}", self.folder.path().display(), self.used.get()),
+        }
+    }
+}
+
+/// Binds one end and connects the other; gives the endpoint.
+pub async fn meet(pusher: &mut Pusher, puller: &mut Puller, binder: End, place: &Place) -> String {
+    match binder {
+        End::Push => {
+            let endpoint = pusher.attach(Role::Binds, &place.endpoint()).await;
+            puller.attach(Role::Connects, &endpoint).await
+        }
+        End::Pull => {
+            let endpoint = puller.attach(Role::Binds, &place.endpoint()).await;
+            pusher.attach(Role::Connects, &endpoint).await
+        }
+    }
+}
+
+/// Waits for what must happen, and fails with `what` did not.
+pub async fn within<T>(what: &str, happens: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(LIMIT, happens).await {
+        Ok(result) => result,
+        Err(_) => panic!("not within {LIMIT:?}: {what}"),
+    }
+}
+
+/// Reads a monitor up to the event that `pick` wants.
+pub async fn event<T>(monitor: &mut Monitor, what: &str, pick: impl Fn(&Event) -> Option<T>) -> T {
+    within(what, async {
+        loop {
+            let event = monitor.next().await.unwrap_or_else(|| panic!("the monitor ended before this: {what}"));
+            if let Some(picked) = pick(&event) {
+                return picked;
+            }
+        }
+    })
+    .await
+}
+
+/// Reads a monitor up to the next successful handshake.
+pub async fn handshake(monitor: &mut Monitor) {
+    event(monitor, "a handshake succeeds", |event| matches!(event, Event::HandshakeSucceeded { .. }).then_some(()))
+        .await;
+}
+
+/// Reads a monitor up to the next loss of a peer; gives the number of messages that came back.
+pub async fn disconnect(monitor: &mut Monitor) -> usize {
+    event(monitor, "a peer is lost", |event| match event {
+        Event::Disconnected { returned, .. } => Some(*returned),
+        _ => None,
+    })
+    .await
+}
+
+/// Asks again and again until `condition` holds; only for what no event tells.
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    within(what, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// A message of one frame of `size` bytes, at least 8, that begins with its number.
+#[must_use]
+pub fn numbered(number: usize, size: usize) -> Frames {
+    let mut body = vec![number as u8; size];
+    body[..8].copy_from_slice(&(number as u64).to_be_bytes());
+    vec![body]
+}
+
+/// The number of a message made by [`numbered`], which must be whole.
+pub fn number(message: &Frames) -> usize {
+    let [body] = &message[..] else {
+        panic!("one frame was sent, {} have come", message.len());
+    };
+    let (number, rest) = body.split_first_chunk().expect("a message begins with its number");
+    let number = u64::from_be_bytes(*number) as usize;
+    assert!(rest.iter().all(|byte| *byte == number as u8), "message {number} has come damaged");
+    number
+}
