@@ -193,7 +193,7 @@ pub enum CloseError {
     RuntimeEnded,
 }
 
-/// What a peer did that the protocol forbids; its connection is closed.
+/// What a peer did that the protocol forbids, or why it and this socket cannot talk; the connection is closed.
 ///
 /// Section numbers are those of RFC 37 (ZMTP 3.1) unless another RFC is named.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -270,6 +270,12 @@ pub enum ProtocolError {
     /// The peer asks more than it lets us answer: PINGs without reading the PONGs.
     #[error("the peer sends commands but does not read the answers")]
     CommandFlood,
+    /// The peer closed the connection when it saw our greeting, before it had shown its own mechanism.
+    #[error("the peer closed the connection over our greeting; it may use another mechanism than {ours}")]
+    GreetingRefused {
+        /// This socket's mechanism.
+        ours: &'static str,
+    },
     /// The handshake was not finished in time.
     #[error("the handshake was not finished in time")]
     HandshakeTimeout,

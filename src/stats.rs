@@ -51,7 +51,6 @@ pub(crate) struct Counters {
     pub(crate) bytes_received: Counter,
     pub(crate) messages_returned: Counter,
     pub(crate) messages_refused: Counter,
-    pub(crate) messages_unread: Counter,
 }
 
 /// A total that only grows.

@@ -12,7 +12,11 @@ use crate::engine::state::Engine;
 use crate::error::ProtocolError;
 use crate::monitor::{DisconnectReason, Event};
 use crate::stats::Closed;
-use crate::transport::PeerAddress;
+use crate::zmtp::null;
+
+/// Closing waits for peers that are still reading what they were sent, but not for longer than this: one that never closes
+/// its side must not hold up a user who has nothing more to say.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A socket that has had no traffic for this long gives its large buffers back.
 const RELEASE_AFTER: Duration = Duration::from_secs(1);
@@ -61,11 +65,12 @@ impl<P: Pattern> Engine<P> {
     }
 
     /// When the next deadline is.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self, is_closed: bool) -> Option<Instant> {
         let handshake = self.handshakes.front().map(|(deadline, ..)| *deadline);
-        let linger = self.closing.and_then(|closing| closing.deadline);
+        let linger = self.closing.and_then(|closing| closing.deadline).filter(|_| !is_closed);
+        let farewell = self.farewell.filter(|_| !is_closed);
         let leaving = self.leaving.front().map(|(deadline, ..)| *deadline);
-        handshake.into_iter().chain(leaving).chain(linger).chain(self.release_at).min()
+        handshake.into_iter().chain(leaving).chain(linger).chain(farewell).chain(self.release_at).min()
     }
 
     /// Ends a connection over what its peer did; the reason may still be on its way to the peer.
@@ -82,8 +87,10 @@ impl<P: Pattern> Engine<P> {
 
     /// Ends a connection on our side.
     ///
-    /// A libzmq peer that is not reading, because its queue is full, drops what is left in a Unix-domain socket when that
-    /// is closed altogether. So there we only say that nothing more will come, and wait for the peer to close.
+    /// What the kernel has taken is not yet with the peer. A TCP connection that is closed when something of the peer's
+    /// comes in, a PING perhaps, is reset, and a reset discards what is under way; and a libzmq peer that is not reading,
+    /// because its queue is full, drops what is left in a Unix-domain socket when that is closed altogether. So we say that
+    /// nothing more will come, and go on reading until the peer closes, for the linger time at most.
     pub(super) fn leave(&mut self, slot: usize) {
         let Some(peer) = self.peers.get_mut(slot) else {
             return;
@@ -91,15 +98,27 @@ impl<P: Pattern> Engine<P> {
         if peer.leaving {
             return;
         }
-        let waits = peer.has_written_messages() && matches!(peer.about.address, PeerAddress::Ipc { .. });
-        let Some(deadline) = Instant::now().checked_add(self.shared.options.linger).filter(|_| waits) else {
+        let has_written = peer.has_written_messages();
+        let Some(deadline) = Instant::now().checked_add(self.shared.options.linger).filter(|_| has_written) else {
             return self.end(slot, DisconnectReason::Local);
         };
         self.leaving.push_back((deadline, slot, peer.about.id));
-        peer.leaving = true;
-        peer.shut_down();
         self.detach_peer(slot, DisconnectReason::Local);
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.leaving = true;
+            peer.shut_down();
+        }
         self.make_readable(slot);
+    }
+
+    /// Ends a connection that the peer has closed or lost.
+    pub(super) fn end_of_stream(&mut self, slot: usize, reason: DisconnectReason) {
+        let refused = self.peers.get_mut(slot).is_some_and(|peer| peer.connection.is_refused_by_closing());
+        let reason = match refused {
+            true => DisconnectReason::Protocol(ProtocolError::GreetingRefused { ours: null::NAME }),
+            false => reason,
+        };
+        self.end(slot, reason);
     }
 
     /// Removes a peer.
@@ -145,6 +164,7 @@ impl<P: Pattern> Engine<P> {
             let _ = ended.send(Ended {
                 was_ready,
                 permanent: matches!(&reason, DisconnectReason::Protocol(error) if error.is_permanent()),
+                greeting_refused: matches!(&reason, DisconnectReason::Protocol(ProtocolError::GreetingRefused { .. })),
                 cause: reason.to_string(),
             });
         }
@@ -169,7 +189,14 @@ impl<P: Pattern> Engine<P> {
         });
     }
 
+    /// Whether nobody is left, not even a peer that is still reading.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.peers.iter().next().is_none()
+    }
+
     /// Whether closing is done: everything has left, or the time is over, or there is nowhere to go.
+    ///
+    /// Peers that need not be waited for may still be reading then; the I/O task sees to them.
     pub(super) fn closed(&mut self) -> Option<Closed> {
         let closing = self.closing?;
         let (queued, _) = self.shared.outbound.depth();
@@ -187,7 +214,9 @@ impl<P: Pattern> Engine<P> {
         for slot in self.peers.slots() {
             if expired { self.end(slot, DisconnectReason::Local) } else { self.leave(slot) }
         }
-        if !self.peers.slots().is_empty() {
+        let farewell = *self.farewell.get_or_insert_with(|| Instant::now() + FAREWELL);
+        let patient = !expired && farewell > Instant::now();
+        if patient && self.peers.iter().any(|(_, peer)| peer.must_not_be_cut_off()) {
             return None;
         }
         let (unsent, _) = self.shared.outbound.depth();
@@ -195,7 +224,7 @@ impl<P: Pattern> Engine<P> {
         Some(Closed {
             flushed: sent - closing.sent_before,
             unsent: unsent as u64,
-            unread: self.shared.counters.messages_unread.get(),
+            unread: self.shared.inbound.unread() as u64,
         })
     }
 }

@@ -43,6 +43,7 @@ impl Backoff {
 /// Keeps `endpoint` connected until the task is aborted or the I/O task is gone.
 pub(crate) async fn dial(shared: Arc<Shared>, endpoint: Endpoint, attachment: AttachmentId) {
     let mut backoff = Backoff::new(shared.options.reconnect_first, shared.options.reconnect_longest);
+    let mut careful = false;
     loop {
         let cause = match transport::connect(&endpoint, &shared.options).await {
             Ok(connected) => {
@@ -52,11 +53,13 @@ pub(crate) async fn dial(shared: Arc<Shared>, endpoint: Endpoint, attachment: At
                     attachment,
                     endpoint: endpoint.clone(),
                     permit: None,
+                    careful,
                     ended: Some(ended),
                 })));
                 let Ok(end) = end.await else {
                     return;
                 };
+                careful = end.greeting_refused;
                 if end.was_ready {
                     backoff.reset();
                 }

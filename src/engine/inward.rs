@@ -117,8 +117,9 @@ impl<P: Pattern> Engine<P> {
                 peer.input.clear();
                 self.make_readable(slot);
             }
-            Poll::Ready(Ok(0)) => self.end(slot, DisconnectReason::PeerClosed),
+            Poll::Ready(Ok(0)) => self.end_of_stream(slot, DisconnectReason::PeerClosed),
             Poll::Ready(Ok(count)) => {
+                peer.talks |= peer.connection.is_ready();
                 self.busy = true;
                 self.shared.counters.bytes_received.add(count);
                 match self.receive(slot) {
@@ -126,7 +127,7 @@ impl<P: Pattern> Engine<P> {
                     Err(error) => self.refuse(slot, error),
                 }
             }
-            Poll::Ready(Err(error)) => self.end(slot, DisconnectReason::Io(error.kind())),
+            Poll::Ready(Err(error)) => self.end_of_stream(slot, DisconnectReason::Io(error.kind())),
         }
     }
 

@@ -29,6 +29,7 @@ pub(crate) async fn listen(shared: Arc<Shared>, listener: Listener, endpoint: En
                     attachment,
                     endpoint: endpoint.clone(),
                     permit: Some(permit),
+                    careful: false,
                     ended: None,
                 })));
             }

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::engine::shared::{AttachmentId, Ended, PeerWaker};
 use crate::engine::slabs::Slabs;
 use crate::monitor;
-use crate::transport::Stream;
+use crate::transport::{PeerAddress, Stream};
 use crate::zmtp::connection::Connection;
 use crate::zmtp::encoder::{BATCH_BYTES, Batch, Cursor, Spans};
 use crate::zmtp::run::Run;
@@ -62,6 +62,8 @@ pub(crate) struct Peer {
     /// Among the engine's peers to be written.
     pub(crate) in_writable: bool,
     has_written_messages: bool,
+    /// The peer has sent something since the handshake.
+    pub(crate) talks: bool,
     /// Nothing can be sent any more; what the peer has sent may still be read.
     write_failed: bool,
 }
@@ -104,6 +106,7 @@ impl Peer {
             blocked: false,
             in_writable: false,
             has_written_messages: false,
+            talks: false,
             write_failed: false,
         }
     }
@@ -271,6 +274,11 @@ impl Peer {
     /// Whether the kernel has taken messages for this peer, which it may not have read yet.
     pub(crate) fn has_written_messages(&self) -> bool {
         self.has_written_messages
+    }
+
+    /// Whether a process that ended now would cost this peer messages that it has been sent; see `Engine::leave`.
+    pub(crate) fn must_not_be_cut_off(&self) -> bool {
+        self.leaving && (self.talks || matches!(self.about.address, PeerAddress::Ipc { .. }))
     }
 
     /// Says on the stream that nothing more will come.

@@ -46,6 +46,8 @@ pub(crate) struct Ended {
     pub(crate) was_ready: bool,
     /// Trying again soon is pointless.
     pub(crate) permanent: bool,
+    /// The peer did not like what it saw of our greeting.
+    pub(crate) greeting_refused: bool,
     pub(crate) cause: String,
 }
 
@@ -57,6 +59,8 @@ pub(crate) struct Arrival {
     pub(crate) endpoint: Endpoint,
     /// Held until the handshake is finished; only accepted connections need one.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
+    /// Show less of our greeting at first.
+    pub(crate) careful: bool,
     /// Told when the connection has ended; only dialled connections are waited for.
     pub(crate) ended: Option<oneshot::Sender<Ended>>,
 }

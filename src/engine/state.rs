@@ -54,6 +54,8 @@ pub(crate) struct Engine<P> {
     /// Until when peers that we have left may go on reading, in order.
     pub(super) leaving: VecDeque<(Instant, usize, PeerId)>,
     pub(super) closing: Option<Closing>,
+    /// Until when closing waits for peers that are still reading.
+    pub(super) farewell: Option<Instant>,
     /// The attachments of a closing socket, whose tasks have been told to end.
     pub(super) detached: Vec<Attachment>,
 }
@@ -79,6 +81,7 @@ impl<P: Pattern> Engine<P> {
             handshakes: VecDeque::new(),
             leaving: VecDeque::new(),
             closing: None,
+            farewell: None,
             detached: Vec::new(),
         }
     }

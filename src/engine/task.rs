@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 use crate::engine::pattern::Pattern;
@@ -30,7 +31,6 @@ use crate::queue::lock;
 use crate::stats::Closed;
 use crate::zmtp::connection::{self, Connection};
 use crate::zmtp::decoder::Limits;
-use crate::zmtp::run::Run;
 
 impl<P: Pattern> Engine<P> {
     /// One turn of the I/O task; `true` if there is more to do at once.
@@ -83,6 +83,7 @@ impl<P: Pattern> Engine<P> {
         let connection = Connection::new(connection::Config {
             socket_type: P::SOCKET_TYPE,
             limits: Limits { message: options.max_message_size, frames: options.max_frames },
+            careful: arrival.careful,
         });
         tracing::debug!(peer = about.id.0, endpoint = %about.endpoint, address = %about.address, "new connection");
         self.shared.reporter.report(|| match arrival.permit {
@@ -113,10 +114,6 @@ impl<P: Pattern> Engine<P> {
 
     fn begin_close(&mut self) {
         if self.closing.is_none() {
-            let waiting = self.peers.iter().flat_map(|(_, peer)| &peer.waiting);
-            let orphans = self.orphans.iter().flat_map(|(_, runs)| runs);
-            let unread = waiting.chain(orphans).map(Run::messages).sum();
-            self.shared.counters.messages_unread.add(unread);
             self.closing = Some(Closing {
                 deadline: Instant::now().checked_add(self.shared.options.linger),
                 sent_before: self.shared.counters.messages_sent.get(),
@@ -125,16 +122,17 @@ impl<P: Pattern> Engine<P> {
     }
 }
 
-/// The future that drives an engine.
+/// The future that drives an engine: first until the socket is closed, then until the last peer has gone.
 #[derive(Debug)]
 struct Driver<P: Pattern> {
     engine: Arc<Mutex<Engine<P>>>,
     shared: Arc<Shared>,
     timer: Pin<Box<Sleep>>,
+    is_closed: bool,
 }
 
 impl<P: Pattern> Future for Driver<P> {
-    type Output = (Closed, Vec<Attachment>);
+    type Output = Option<(Closed, Vec<Attachment>)>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
@@ -142,14 +140,18 @@ impl<P: Pattern> Future for Driver<P> {
         this.shared.signal.register(cx.waker());
         let mut engine = lock(&this.engine);
         let more = engine.turn();
-        if let Some(closed) = engine.closed() {
-            return Poll::Ready((closed, std::mem::take(&mut engine.detached)));
+        if this.is_closed && engine.is_deserted() {
+            return Poll::Ready(None);
+        }
+        if let Some(closed) = engine.closed().filter(|_| !this.is_closed) {
+            this.is_closed = true;
+            return Poll::Ready(Some((closed, std::mem::take(&mut engine.detached))));
         }
         if more || !engine.sleep() {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if let Some(deadline) = engine.deadline() {
+        if let Some(deadline) = engine.deadline(this.is_closed) {
             if this.timer.deadline() != deadline {
                 this.timer.as_mut().reset(deadline);
             }
@@ -161,17 +163,21 @@ impl<P: Pattern> Future for Driver<P> {
     }
 }
 
-/// Drives a socket's engine until the socket is closed.
+/// Drives a socket's engine until the socket is closed and its last peer has gone.
 pub(crate) async fn run<P: Pattern>(engine: Arc<Mutex<Engine<P>>>, shared: Arc<Shared>) {
     // Also when the runtime ends under the socket and drops this future.
     let _end = End { engine: engine.clone(), shared: shared.clone() };
-    let driver = Driver { engine, shared: shared.clone(), timer: Box::pin(tokio::time::sleep(Duration::ZERO)) };
-    let (closed, attachments) = driver.await;
-    for attachment in attachments {
-        // Only then is the address free again. An aborted task is an error to wait for, and that is all there is.
-        let _ = attachment.task.await;
+    let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
+    // The engine has budgets of its own. With tokio's, a stream that is not polled for want of budget would look full.
+    let mut driver = unconstrained(Driver { engine, shared: shared.clone(), timer, is_closed: false });
+    if let Some((closed, attachments)) = (&mut driver).await {
+        for attachment in attachments {
+            // Only then is the address free again. An aborted task is an error to wait for, and that is all there is.
+            let _ = attachment.task.await;
+        }
+        shared.end(Presence::Closed(closed));
+        driver.await;
     }
-    shared.end(Presence::Closed(closed));
 }
 
 /// Leaves nothing behind: streams end, and everybody who waits learns of it.

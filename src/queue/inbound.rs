@@ -21,6 +21,8 @@ struct State {
     payload: usize,
     waiters: Waiters,
     closed: bool,
+    /// Messages that came and will never be received, because the queue is closed.
+    unread: usize,
     /// The engine has messages that found no room, the smallest of this size, and wants to know when there is some.
     engine_waits: Option<usize>,
 }
@@ -100,7 +102,7 @@ impl Inbound {
         let woken = {
             let mut state = lock(&self.state);
             if state.closed {
-                waiting.clear();
+                state.unread += waiting.drain(..).map(|run| run.messages()).sum::<usize>();
                 return true;
             }
             let before = state.messages;
@@ -191,6 +193,15 @@ impl Inbound {
 
     /// Registers for the next message, unless there is one: `Ready(Ok)` means "look again".
     pub(crate) fn poll_wait(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<Result<(), RecvError>> {
+        self.poll_with(|waiters| waiters.register(ticket, waker))
+    }
+
+    /// The same for an observer.
+    pub(crate) fn poll_observe(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<Result<(), RecvError>> {
+        self.poll_with(|waiters| waiters.observe(ticket, waker))
+    }
+
+    fn poll_with(&self, register: impl FnOnce(&mut Waiters)) -> Poll<Result<(), RecvError>> {
         let mut state = lock(&self.state);
         if state.messages > 0 {
             return Poll::Ready(Ok(()));
@@ -199,8 +210,13 @@ impl Inbound {
             return Poll::Ready(Err(RecvError::Closed));
         }
         // Registered under the lock under which the queue was found empty: no wake-up can fall in between.
-        state.waiters.register(ticket, waker);
+        register(&mut state.waiters);
         Poll::Pending
+    }
+
+    /// Gives up observing.
+    pub(crate) fn forget(&self, ticket: Ticket) {
+        lock(&self.state).waiters.leave(ticket);
     }
 
     /// Gives up waiting. A turn that was already given passes on to the next waiter, if there is a message.
@@ -215,18 +231,23 @@ impl Inbound {
         woken.wake();
     }
 
-    /// Discards what is queued and takes no more; says how many messages were discarded.
-    pub(crate) fn close(&self) -> usize {
-        let (discarded, woken): (_, Woken) = {
+    /// Discards what is queued and what is offered from now on.
+    pub(crate) fn close(&self) {
+        let woken: Woken = {
             let mut state = lock(&self.state);
             state.closed = true;
             state.lanes.clear();
             state.turns.clear();
             state.payload = 0;
-            (std::mem::take(&mut state.messages), state.waiters.take(usize::MAX))
+            state.unread += std::mem::take(&mut state.messages);
+            state.waiters.take(usize::MAX)
         };
         woken.wake();
-        discarded
+    }
+
+    /// How many messages came and were never received, when the queue is closed.
+    pub(crate) fn unread(&self) -> usize {
+        lock(&self.state).unread
     }
 
     /// Messages and bytes that are queued.
@@ -339,9 +360,9 @@ mod tests {
     fn closing_counts_what_was_never_received() {
         let queue = queue(0, 0);
         queue.offer(0, &mut run(b"abc"), usize::MAX);
-        assert_eq!(queue.close(), 3);
+        queue.close();
         assert_eq!(pop(&queue), Err(TryRecvError::Closed));
         assert!(queue.offer(0, &mut run(b"d"), usize::MAX));
-        assert_eq!(queue.depth(), (0, 0));
+        assert_eq!((queue.depth(), queue.unread()), ((0, 0), 4));
     }
 }

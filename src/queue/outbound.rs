@@ -123,20 +123,19 @@ impl Outbound {
         Poll::Ready(Ok(std::mem::take(&mut state.engine_waits)))
     }
 
-    /// Whether a message could be taken now; if not, registers for the time when it may be.
-    pub(crate) fn poll_room(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<Result<(), ()>> {
+    /// Whether a message of `size` bytes would be taken now, or refused for good; if not, observes when it may be.
+    pub(crate) fn poll_room(&self, size: usize, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<()> {
         let mut state = lock(&self.state);
-        if state.closed {
-            return Poll::Ready(Err(()));
+        if state.closed || self.mark.admits(state.messages, state.payload, size) {
+            return Poll::Ready(());
         }
-        if self.mark.admits(state.messages, state.payload, 0) {
-            if let Some(ticket) = ticket.take() {
-                state.waiters.leave(ticket);
-            }
-            return Poll::Ready(Ok(()));
-        }
-        state.waiters.register(ticket, waker);
+        state.waiters.observe(ticket, waker);
         Poll::Pending
+    }
+
+    /// Gives up observing.
+    pub(crate) fn forget(&self, ticket: Ticket) {
+        lock(&self.state).waiters.leave(ticket);
     }
 
     /// Gives up waiting. A turn that was already given passes on to the next waiter.

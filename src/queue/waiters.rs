@@ -12,41 +12,60 @@ pub(crate) struct Ticket(u64);
 /// A task registers under the same lock under which it found nothing to do, so that no change can fall between
 /// the two. A waiter that was woken and goes away without using its turn must pass it on; see the callers of
 /// [`Waiters::leave`].
+///
+/// An observer waits without being owed a turn: it is woken along with whoever has one. For streams and sinks, which may
+/// be left unpolled for as long as their owner likes.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     tasks: BTreeMap<Ticket, Waker>,
+    observers: BTreeMap<Ticket, Waker>,
     next: u64,
 }
 
 impl Waiters {
     /// Registers a task, at its old place if it has one.
     pub(crate) fn register(&mut self, ticket: &mut Option<Ticket>, waker: &Waker) {
-        let ticket = *ticket.get_or_insert_with(|| {
-            self.next += 1;
-            Ticket(self.next)
-        });
-        match self.tasks.get_mut(&ticket) {
-            Some(known) => known.clone_from(waker),
-            None => {
-                self.tasks.insert(ticket, waker.clone());
-            }
-        }
+        put(&mut self.tasks, &mut self.next, ticket, waker);
     }
 
-    /// Gives up a place; `false` if its task had been woken.
+    /// Registers an observer.
+    pub(crate) fn observe(&mut self, ticket: &mut Option<Ticket>, waker: &Waker) {
+        put(&mut self.observers, &mut self.next, ticket, waker);
+    }
+
+    /// Gives up a place; `false` if its task had been woken and is owed a turn.
     pub(crate) fn leave(&mut self, ticket: Ticket) -> bool {
-        self.tasks.remove(&ticket).is_some()
+        self.tasks.remove(&ticket).is_some() || self.observers.remove(&ticket).is_some()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
+        self.tasks.is_empty() && self.observers.is_empty()
     }
 
-    /// Takes the first `count` waiters out, to be woken once the queue's lock is released.
+    /// Takes the first `count` waiters and all observers out, to be woken once the queue's lock is released.
     #[must_use]
     pub(crate) fn take(&mut self, count: usize) -> Woken {
+        if self.is_empty() || count == 0 {
+            return Woken::default();
+        }
         let count = count.min(self.tasks.len());
-        Woken((0..count).filter_map(|_| self.tasks.pop_first()).map(|(_, waker)| waker).collect())
+        let turns = (0..count).filter_map(|_| self.tasks.pop_first()).map(|(_, waker)| waker);
+        let mut woken: Vec<_> = turns.collect();
+        woken.extend(std::mem::take(&mut self.observers).into_values());
+        Woken(woken)
+    }
+}
+
+fn put(tasks: &mut BTreeMap<Ticket, Waker>, next: &mut u64, ticket: &mut Option<Ticket>, waker: &Waker) {
+    let ticket = *ticket.get_or_insert_with(|| {
+        *next += 1;
+        Ticket(*next)
+    });
+    match tasks.get_mut(&ticket) {
+        Some(known) => known.clone_from(waker),
+        None => {
+            tasks.insert(ticket, waker.clone());
+        }
     }
 }
 

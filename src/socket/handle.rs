@@ -1,13 +1,14 @@
 //! What the handles of all socket types share: bind and connect, close, monitor, numbers, and the way to the queues.
 
 use std::future::Future;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use tokio::runtime;
+use tokio::task::coop::{consume_budget, unconstrained};
 
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::engine::dial::dial;
@@ -29,6 +30,9 @@ use crate::transport::Listener;
 /// Calls of the engine that are closer together than this, in nanoseconds, are load and not a conversation.
 const WRITE_APART: u64 = 2_000;
 
+/// So many calls of `send` or `recv` use up one unit of their task's budget, of which tokio gives 128.
+const CALLS_PER_UNIT: u32 = 128;
+
 /// Whether the I/O task runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
@@ -47,6 +51,8 @@ pub(crate) struct Core<P: Pattern> {
     created: Instant,
     /// When the engine was called last, in nanoseconds since `created`.
     written: AtomicU64,
+    /// Roughly counts calls of `send` and `recv`.
+    calls: AtomicU32,
 }
 
 impl<P: Pattern> Core<P> {
@@ -58,6 +64,7 @@ impl<P: Pattern> Core<P> {
             life: Mutex::new(Life::New),
             created: Instant::now(),
             written: AtomicU64::new(0),
+            calls: AtomicU32::new(0),
         }
     }
 
@@ -153,7 +160,7 @@ impl<P: Pattern> Core<P> {
             return;
         }
         self.shared.outbound.close();
-        self.shared.counters.messages_unread.add(self.shared.inbound.close());
+        self.shared.inbound.close();
         if before == Life::Started {
             self.shared.signal.command(Command::Close);
             return;
@@ -256,23 +263,20 @@ impl<P: Pattern> Core<P> {
 
     // --- receiving --------------------------------------------------------------------------------------------------
 
-    /// Moves the next message into `slot` if there is one, or if a turn of the engine brings one.
+    /// Moves the next message into `slot` if there is one.
     #[inline]
     pub(crate) fn pop_into(&self, slot: &mut Message) -> Result<(), TryRecvError> {
-        let engine = || self.shared.signal.wake();
-        match self.shared.inbound.pop_into(slot, engine) {
-            Err(TryRecvError::Empty) if self.take_turn(false) => self.shared.inbound.pop_into(slot, engine),
-            other => other,
-        }
+        self.shared.inbound.pop_into(slot, || self.shared.signal.wake())
     }
 
+    /// Takes up to `max` messages, as far as there are any.
     pub(crate) fn pop_many(&self, out: &mut Vec<Message>, max: usize) -> Result<usize, TryRecvError> {
-        match self.shared.inbound.pop_many(out, max, || self.shared.signal.wake()) {
-            Err(TryRecvError::Empty) if self.take_turn(false) => {
-                self.shared.inbound.pop_many(out, max, || self.shared.signal.wake())
-            }
-            other => other,
-        }
+        self.shared.inbound.pop_many(out, max, || self.shared.signal.wake())
+    }
+
+    /// There was no message. Takes a turn of the engine, which may bring one; says whether to look again.
+    pub(crate) fn fetch(&self) -> bool {
+        self.take_turn(false)
     }
 
     /// Waits until a message can be taken, perhaps by somebody else.
@@ -280,15 +284,29 @@ impl<P: Pattern> Core<P> {
         Readable { core: self, ticket: None }
     }
 
+    /// Whether this call of `send` or `recv` should give other tasks a chance first: a task that always finds room, or
+    /// messages, would never let the runtime look at streams and timers.
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        let calls = self.calls.load(Ordering::Relaxed).wrapping_add(1);
+        self.calls.store(calls, Ordering::Relaxed);
+        calls % CALLS_PER_UNIT == 0
+    }
+
     /// Drives the engine on the caller's time, unless somebody does already: work that is here is done here, without a
     /// hop to another task or thread.
     fn take_turn(&self, sending: bool) -> bool {
-        match self.engine.try_lock() {
-            Ok(mut engine) => engine.turn_for_user(sending),
-            Err(TryLockError::Poisoned(engine)) => engine.into_inner().turn_for_user(sending),
+        let mut engine = match self.engine.try_lock() {
+            Ok(engine) => engine,
+            Err(TryLockError::Poisoned(engine)) => engine.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
-        }
-        true
+        };
+        // A task that has used up its budget would be told that its streams are not ready, which is not true.
+        let turn = pin!(unconstrained(std::future::poll_fn(|_| {
+            engine.turn_for_user(sending);
+            Poll::Ready(())
+        })));
+        turn.poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 }
 
@@ -315,6 +333,9 @@ impl<P: Pattern> Future for Sending<'_, P> {
         if !this.core.is_acceptable(&this.message) {
             return Poll::Ready(Err(SendError::TooLarge(std::mem::take(&mut this.message))));
         }
+        if this.core.is_due() && pin!(consume_budget()).poll(cx).is_pending() {
+            return Poll::Pending;
+        }
         match this.core.offer(&this.message) {
             Ok(()) if this.ticket.is_none() => Poll::Ready(Ok(())),
             Ok(()) => this.served(),
@@ -335,6 +356,7 @@ impl<P: Pattern> Sending<'_, P> {
     /// The queue is full, or closed.
     fn poll_full(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         let this = self;
+        ready!(pin!(consume_budget()).poll(cx));
         this.core.take_turn(true);
         let offered = this.core.shared.outbound.poll_offer(&this.message, &mut this.ticket, cx.waker());
         match ready!(offered) {
@@ -357,18 +379,34 @@ impl<P: Pattern> Drop for Sending<'_, P> {
     }
 }
 
-/// Waits for room in the outbound queue without a message in hand; for sinks.
+/// Observes the room in the outbound queue, for sinks.
 #[derive(Debug, Default)]
 pub(crate) struct RoomTicket(Option<Ticket>);
 
 impl RoomTicket {
-    pub(crate) fn poll<P: Pattern>(&mut self, core: &Core<P>, cx: &mut Context<'_>) -> Poll<Result<(), ()>> {
-        core.shared.outbound.poll_room(&mut self.0, cx.waker())
+    pub(crate) fn poll<P: Pattern>(&mut self, core: &Core<P>, size: usize, cx: &mut Context<'_>) -> Poll<()> {
+        core.shared.outbound.poll_room(size, &mut self.0, cx.waker())
     }
 
     pub(crate) fn leave<P: Pattern>(&mut self, core: &Core<P>) {
         if let Some(ticket) = self.0.take() {
-            core.shared.outbound.leave(ticket);
+            core.shared.outbound.forget(ticket);
+        }
+    }
+}
+
+/// Observes the messages in the inbound queue, for streams.
+#[derive(Debug, Default)]
+pub(crate) struct MessageTicket(Option<Ticket>);
+
+impl MessageTicket {
+    pub(crate) fn poll<P: Pattern>(&mut self, core: &Core<P>, cx: &mut Context<'_>) -> Poll<Result<(), RecvError>> {
+        core.shared.inbound.poll_observe(&mut self.0, cx.waker())
+    }
+
+    pub(crate) fn leave<P: Pattern>(&mut self, core: &Core<P>) {
+        if let Some(ticket) = self.0.take() {
+            core.shared.inbound.forget(ticket);
         }
     }
 }
@@ -380,21 +418,15 @@ pub(crate) struct Readable<'a, P: Pattern> {
     ticket: Option<Ticket>,
 }
 
-impl<P: Pattern> Readable<'_, P> {
-    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RecvError>> {
-        if self.ticket.is_some() {
-            // Woken, perhaps by a stream that can be read.
-            self.core.take_turn(false);
-        }
-        self.core.shared.inbound.poll_wait(&mut self.ticket, cx.waker())
-    }
-}
-
 impl<P: Pattern> Future for Readable<'_, P> {
     type Output = Result<(), RecvError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_ready(cx)
+        let this = &mut *self;
+        ready!(pin!(consume_budget()).poll(cx));
+        // When it is woken this may be by a stream that can be read; when it is not yet, one may be readable all the same.
+        this.core.take_turn(false);
+        this.core.shared.inbound.poll_wait(&mut this.ticket, cx.waker())
     }
 }
 

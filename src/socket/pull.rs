@@ -1,17 +1,19 @@
 //! PULL: receives from all its peers, fairly (RFC 30).
 
-use std::pin::Pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures::Stream;
+use tokio::task::coop::consume_budget;
 
 use crate::engine::pattern::Pattern;
 use crate::engine::peers::Peers;
 use crate::error::{BuildError, CloseError, RecvError, TryRecvError};
 use crate::message::Message;
 use crate::options::{Options, common_options};
-use crate::socket::handle::{Core, Readable, common_methods};
+use crate::socket::handle::{Core, MessageTicket, common_methods};
 use crate::stats::Closed;
 use crate::zmtp::encoder::Batch;
 use crate::zmtp::socket_type::SocketType;
@@ -143,6 +145,9 @@ impl PullSocket {
     ///
     /// Dropped before it is ready, no message is lost: none has been taken.
     pub async fn recv(&self) -> Result<Message, RecvError> {
+        if self.core.is_due() {
+            consume_budget().await;
+        }
         loop {
             {
                 let mut message = Message::default();
@@ -163,7 +168,11 @@ impl PullSocket {
     /// [`TryRecvError`]: there is none, or the socket is closed.
     pub fn try_recv(&self) -> Result<Message, TryRecvError> {
         let mut message = Message::default();
-        self.core.pop_into(&mut message).map(|()| message)
+        match self.core.pop_into(&mut message) {
+            Err(TryRecvError::Empty) if self.core.fetch() => self.core.pop_into(&mut message)?,
+            other => other?,
+        }
+        Ok(message)
     }
 
     /// Waits until there is a message, and takes what is there, up to `max` messages, to the end of `messages`; gives
@@ -191,6 +200,7 @@ impl PullSocket {
         if max == 0 {
             return Ok(0);
         }
+        consume_budget().await;
         loop {
             match self.core.pop_many(messages, max) {
                 Ok(count) => return Ok(count),
@@ -217,7 +227,7 @@ impl PullSocket {
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub fn stream(&self) -> Messages<'_> {
-        Messages { readable: self.core.readable(), socket: self }
+        Messages { socket: self, ticket: MessageTicket::default() }
     }
 
     /// Closes the socket for all its handles: ends all connections, and discards messages that nobody has received; their
@@ -239,24 +249,33 @@ impl PullSocket {
 #[derive(Debug)]
 pub struct Messages<'a> {
     socket: &'a PullSocket,
-    readable: Readable<'a, Pull>,
+    ticket: MessageTicket,
 }
 
 impl Stream for Messages<'_> {
     type Item = Message;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        let this = &mut *self;
+        if this.socket.core.is_due() {
+            ready!(pin!(consume_budget()).poll(cx));
+        }
         loop {
-            let mut message = Message::default();
-            match self.socket.core.pop_into(&mut message) {
-                Ok(()) => return Poll::Ready(Some(message)),
+            match this.socket.try_recv() {
+                Ok(message) => return Poll::Ready(Some(message)),
                 Err(TryRecvError::Closed) => return Poll::Ready(None),
                 Err(TryRecvError::Empty) => {
-                    if ready!(self.readable.poll_ready(cx)).is_err() {
+                    if ready!(this.ticket.poll(&this.socket.core, cx)).is_err() {
                         return Poll::Ready(None);
                     }
                 }
             }
         }
+    }
+}
+
+impl Drop for Messages<'_> {
+    fn drop(&mut self) {
+        self.ticket.leave(&self.socket.core);
     }
 }

@@ -269,7 +269,8 @@ impl MessageSink<'_> {
             match self.socket.core.offer_with_turn(message) {
                 Ok(()) => self.held = None,
                 Err(Refused::Full) => {
-                    if self.ticket.poll(&self.socket.core, cx).is_pending() {
+                    let size = message.byte_len();
+                    if self.ticket.poll(&self.socket.core, size, cx).is_pending() {
                         return Poll::Pending;
                     }
                 }

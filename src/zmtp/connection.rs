@@ -18,6 +18,9 @@ const CONTROL_MAXIMUM: usize = 64 * 1024;
 pub(crate) struct Config {
     pub(crate) socket_type: SocketType,
     pub(crate) limits: Limits,
+    /// The last connection to this peer ended when it had seen our greeting and not yet shown its own: it gets ours in two
+    /// steps, so that it shows its mechanism before it sees ours.
+    pub(crate) careful: bool,
 }
 
 /// What a call of [`Connection::receive`] found.
@@ -52,16 +55,24 @@ pub(crate) struct Connection {
     decoder: Decoder,
     /// Greeting and commands that wait to be sent, whole and in order.
     control: Vec<u8>,
+    /// The rest of a greeting that is sent in two steps.
+    greeting_rest: Vec<u8>,
+    /// The peer's signature has come.
+    is_zmtp: bool,
 }
 
 impl Connection {
     /// A new connection; its greeting is ready to be sent before anything has come from the peer.
     pub(crate) fn new(config: Config) -> Self {
+        let mut control = greeting::write(null::NAME, false).to_vec();
+        let greeting_rest = if config.careful { control.split_off(greeting::OPENING) } else { Vec::new() };
         Self {
             config,
             phase: Phase::Greeting,
             decoder: Decoder::new(config.limits),
-            control: greeting::write(null::NAME, false).to_vec(),
+            control,
+            greeting_rest,
+            is_zmtp: false,
         }
     }
 
@@ -78,6 +89,12 @@ impl Connection {
         } else {
             self.control.drain(..count);
         }
+    }
+
+    /// Whether a peer that closes now does not like what it has seen of our greeting: libzmq closes without showing its
+    /// own mechanism when ours is another one.
+    pub(crate) fn is_refused_by_closing(&self) -> bool {
+        self.is_zmtp && matches!(self.phase, Phase::Greeting)
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -103,7 +120,12 @@ impl Connection {
     }
 
     fn receive_greeting(&mut self, input: &mut BytesMut) -> Result<Event, ProtocolError> {
-        let Some(version) = greeting::read(input, null::NAME)? else {
+        let version = greeting::read(input, null::NAME)?;
+        if input.len() >= greeting::OPENING {
+            self.control.append(&mut self.greeting_rest);
+        }
+        self.is_zmtp = input.len() >= greeting::SIGNATURE;
+        let Some(version) = version else {
             return Ok(Event::Incomplete);
         };
         let _ = input.split_to(greeting::LENGTH);
@@ -169,7 +191,7 @@ mod tests {
     const READY_PULL: &[u8] = b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04PULL";
 
     fn pull() -> Connection {
-        Connection::new(Config { socket_type: SocketType::Pull, limits: LIMITS })
+        Connection::new(Config { socket_type: SocketType::Pull, limits: LIMITS, careful: false })
     }
 
     fn greeting_of(minor: u8) -> Vec<u8> {
@@ -226,6 +248,24 @@ mod tests {
     #[test]
     fn the_greeting_is_offered_before_anything_has_come() {
         assert_eq!(pull().control(), greeting_of(1));
+    }
+
+    #[test]
+    fn a_careful_greeting_waits_for_the_peers_version() {
+        let config = Config { socket_type: SocketType::Pull, limits: LIMITS, careful: true };
+        let mut connection = Connection::new(config);
+        assert_eq!(connection.control(), &greeting_of(1)[..11]);
+        let mut input = BytesMut::from(&greeting_of(1)[..10]);
+        connection.receive(&mut input).unwrap();
+        assert_eq!(connection.control().len(), 11);
+        assert!(connection.is_refused_by_closing());
+        input.extend_from_slice(&greeting_of(1)[10..11]);
+        connection.receive(&mut input).unwrap();
+        assert_eq!(connection.control(), greeting_of(1));
+        input.extend_from_slice(&greeting_of(1)[11..]);
+        connection.receive(&mut input).unwrap();
+        assert_eq!(connection.control(), [&greeting_of(1)[..], READY_PULL].concat());
+        assert!(!connection.is_refused_by_closing());
     }
 
     #[test]

@@ -5,7 +5,12 @@ use crate::error::ProtocolError;
 /// The length of the whole greeting.
 pub(crate) const LENGTH: usize = 64;
 
-const SIGNATURE_END: usize = 10;
+/// The length of the signature, which tells ZMTP from everything else.
+pub(crate) const SIGNATURE: usize = 10;
+
+/// Signature and major version: what a peer needs before it goes on with its own greeting.
+pub(crate) const OPENING: usize = 11;
+
 const MAJOR: usize = 10;
 const MINOR: usize = 11;
 const MECHANISM: std::ops::Range<usize> = 12..32;
@@ -45,7 +50,7 @@ pub(crate) fn read(bytes: &[u8], mechanism: &'static str) -> Result<Option<Versi
         Some(&first) => return Err(ProtocolError::NotZmtp { first }),
     }
     // Only bit 0 of the last signature byte says "not ZMTP 1.0"; the padding before it means nothing.
-    if bytes.get(SIGNATURE_END - 1).is_some_and(|last| last & 1 == 0) {
+    if bytes.get(SIGNATURE - 1).is_some_and(|last| last & 1 == 0) {
         return Err(ProtocolError::VersionTooOld { major: 1 });
     }
     // ZMTP 2.0 announces revision 1; pre-releases sent 0, and its specification allowed 2.
@@ -106,7 +111,7 @@ mod tests {
             let greeting = changed(MAJOR, revision);
             assert_eq!(read(&greeting[..11], "NULL"), Err(ProtocolError::VersionTooOld { major: 2 }));
         }
-        let unversioned = changed(SIGNATURE_END - 1, 0);
+        let unversioned = changed(SIGNATURE - 1, 0);
         assert_eq!(read(&unversioned[..10], "NULL"), Err(ProtocolError::VersionTooOld { major: 1 }));
         assert_eq!(read(b"G", "NULL"), Err(ProtocolError::NotZmtp { first: b'G' }));
     }
@@ -116,7 +121,7 @@ mod tests {
         for at in [1, 7, 8, 32, 33, 63] {
             assert_eq!(read(&changed(at, 0xAA), "NULL"), Ok(Some(Version::V3_1)));
         }
-        assert_eq!(read(&changed(SIGNATURE_END - 1, 1), "NULL"), Ok(Some(Version::V3_1)));
+        assert_eq!(read(&changed(SIGNATURE - 1, 1), "NULL"), Ok(Some(Version::V3_1)));
     }
 
     #[test]
