@@ -1,0 +1,86 @@
+//! Benchmark peer "sinew": default options, one message per call, a fresh payload each.
+//!
+//! `--variant current` (also `default`) is a current-thread runtime, `multi` a multi-thread one.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use bytes::Bytes;
+use harness::{Args, Library, Parser, Pull, Push};
+use sinew::{PullSocket, PushSocket};
+use tokio::runtime::Builder;
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    harness::prepare_process(&args)?;
+    let mut runtime = match args.variant.as_str() {
+        "default" | "current" => Builder::new_current_thread(),
+        "multi" => Builder::new_multi_thread(),
+        other => bail!("sinew has the variants current and multi, not {other}"),
+    };
+    runtime
+        .enable_all()
+        .build()?
+        .block_on(harness::run(Sinew, &args))
+}
+
+struct Sinew;
+
+impl Library for Sinew {
+    type Push = Sender;
+    type Pull = Receiver;
+
+    async fn pull(&self, endpoint: &str, _peers: usize) -> Result<(Receiver, String)> {
+        let socket = PullSocket::new();
+        let endpoint = socket.bind(endpoint).await?;
+        Ok((Receiver { socket }, endpoint.to_string()))
+    }
+
+    async fn push(&self, endpoints: &[String]) -> Result<Sender> {
+        let socket = PushSocket::new();
+        for endpoint in endpoints {
+            socket.connect(endpoint.as_str())?;
+        }
+        Ok(Sender { socket })
+    }
+
+    async fn pause(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+struct Sender {
+    socket: PushSocket,
+}
+
+impl Push for Sender {
+    #[inline]
+    async fn send(&mut self, body: Vec<u8>) -> Result<()> {
+        self.socket.send(body).await?;
+        Ok(())
+    }
+
+    #[inline]
+    async fn send_shared(&mut self, body: &Bytes) -> Result<()> {
+        self.socket.send(body.clone()).await?;
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.socket.close().await?;
+        Ok(())
+    }
+}
+
+struct Receiver {
+    socket: PullSocket,
+}
+
+impl Pull for Receiver {
+    #[inline]
+    async fn recv(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
+        let message = self.socket.recv().await?;
+        take(&message[0]);
+        Ok(())
+    }
+}
