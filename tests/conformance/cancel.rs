@@ -132,17 +132,14 @@ async fn a_recv_dropped_after_its_turn_came_passes_the_turn_on(place: Place) {
     let mut second = Box::pin(pull.recv_many(&mut many, 10));
     let (_, first_flag) = poll_once(first.as_mut());
     let (_, second_flag) = poll_once(second.as_mut());
-    let third = tokio::spawn({
-        let pull = pull.clone();
-        async move { pull.recv().await }
-    });
-    tokio::task::yield_now().await;
+    let mut third = Box::pin(pull.recv());
+    assert!(poll!(&mut third).is_pending());
     send_numbers(&push, 0..1).await;
     eventually(|| first_flag.is_up()).await;
     drop(first);
     eventually(|| second_flag.is_up()).await;
     drop(second);
-    assert_eq!(number(&within(third).await.unwrap().unwrap()), 0);
+    assert_eq!(number(&within(third).await.unwrap()), 0);
     assert!(many.is_empty());
 }
 
@@ -210,13 +207,10 @@ async fn a_stream_that_nobody_polls_keeps_nobody_from_messages(place: Place) {
     // A `select` that another branch won: the stream is kept for later, and not polled meanwhile.
     let mut stream = pull.stream();
     assert!(poll!(stream.next()).is_pending());
-    let other = tokio::spawn({
-        let pull = pull.clone();
-        async move { pull.recv().await }
-    });
-    tokio::task::yield_now().await;
+    let mut other = Box::pin(pull.recv());
+    assert!(poll!(&mut other).is_pending());
     send_numbers(&push, 0..1).await;
-    assert_eq!(number(&within(other).await.unwrap().unwrap()), 0);
+    assert_eq!(number(&within(other).await.unwrap()), 0);
 
     send_numbers(&push, 1..2).await;
     assert_eq!(number(&within(stream.next()).await.unwrap()), 1);
@@ -227,14 +221,11 @@ async fn a_sink_that_nobody_polls_keeps_nobody_from_sending(place: Place) {
     let mut sink = push.sink();
     sink.feed(numbered(1)).await.unwrap();
     assert!(poll!(sink.flush()).is_pending());
-    let other = tokio::spawn({
-        let push = push.clone();
-        async move { push.send(numbered(2)).await }
-    });
-    tokio::task::yield_now().await;
+    let mut other = Box::pin(push.send(numbered(2)));
+    assert!(poll!(&mut other).is_pending());
     let pull = new_pull();
     pull.connect(&endpoint).unwrap();
-    within(other).await.unwrap().unwrap();
+    within(other).await.unwrap();
     within(sink.flush()).await.unwrap();
     let mut numbers = recv_numbers(&pull, 3).await;
     numbers.sort_unstable();

@@ -128,11 +128,11 @@ async fn messages_of_a_lost_peer_go_to_a_peer_that_is_there_already(place: Place
     drop((lost, listener));
     wait_disconnected(&mut monitor).await;
     // All that were not wholly on their way to the lost peer arrive: those sent after its end, and those it gave back.
+    let mut at_pull = pull.monitor();
     let finish = tokio::spawn(async move {
         within(sending).await.unwrap();
         within(push.close()).await.unwrap()
     });
-    let mut at_pull = pull.monitor();
     let mut end = std::pin::pin!(wait_disconnected(&mut at_pull));
     loop {
         tokio::select! {

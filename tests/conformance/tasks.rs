@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use futures::{SinkExt, StreamExt, poll, stream};
+use futures::{FutureExt, SinkExt, StreamExt, poll, stream};
 use sinew::TryRecvError;
 use tokio::task::JoinSet;
 
@@ -17,6 +17,7 @@ crate::behaviours! {
     a_stream_gives_messages_until_the_socket_is_closed,
     a_stream_may_be_dropped_and_made_anew,
     a_sink_holds_back_at_the_mark_and_keeps_order,
+    a_sink_that_waits_for_bytes_does_not_hold_up_its_thread,
     wait_connected_counts_peers,
 }
 
@@ -149,6 +150,29 @@ async fn a_sink_holds_back_at_the_mark_and_keeps_order(place: Place) {
     pull.connect(&endpoint).unwrap();
     assert_eq!(recv_numbers(&pull, MESSAGES as usize).await, (0..MESSAGES).collect::<Vec<_>>());
     within(sending).await.unwrap().unwrap();
+}
+
+async fn a_sink_that_waits_for_bytes_does_not_hold_up_its_thread(place: Place) {
+    let push = push_builder().send_high_water_mark_bytes(1_000).build().unwrap();
+    let endpoint = within(push.bind(place.wildcard())).await.unwrap();
+    // There is room for a message, only not for this one.
+    push.try_send(padded(0, 900)).unwrap();
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let polling = std::thread::spawn({
+        let push = push.clone();
+        move || {
+            let mut sink = push.sink();
+            let polled = sink.feed(padded(1, 200)).now_or_never().is_some() && sink.flush().now_or_never().is_some();
+            // If nobody waits for it any more the test has failed already.
+            let _ = tell.send(polled);
+        }
+    });
+    let polled = tokio::time::timeout(TOLERANCE, told).await;
+    let pull = new_pull();
+    pull.connect(&endpoint).unwrap();
+    assert_eq!(number(&within(pull.recv()).await.unwrap()), 0);
+    assert_eq!(polled.expect("the poll did not return"), Ok(false), "there was no room");
+    polling.join().unwrap();
 }
 
 async fn wait_connected_counts_peers(place: Place) {
