@@ -127,7 +127,8 @@ async fn a_plain_client_is_refused_and_a_null_client_is_not() {
         plain.set_plain_username(Some("me")).unwrap();
         plain.set_plain_password(Some("secret")).unwrap();
         plain.attach(Role::Connects, &endpoint);
-        let reason = ProtocolError::MechanismMismatch { ours: "NULL", theirs: "PLAIN".into() };
+        // libzmq that has seen our greeting closes before it has shown its own mechanism.
+        let reason = ProtocolError::GreetingRefused { ours: "NULL" };
         assert_eq!(refusal(&mut monitor).await, DisconnectReason::Protocol(reason));
 
         let good = Libzmq::new(PULL);
