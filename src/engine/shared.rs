@@ -88,12 +88,19 @@ pub(crate) enum Presence {
 }
 
 /// Wakes the I/O task and tells it what for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Signal {
     task: AtomicWaker,
-    commands: Mutex<Vec<Command>>,
+    /// `None` once there is nobody to obey: a connection that comes later is closed at once.
+    commands: Mutex<Option<Vec<Command>>>,
     /// Slots of peers whose streams may be ready.
     ready: Mutex<Vec<usize>>,
+}
+
+impl Default for Signal {
+    fn default() -> Self {
+        Self { task: AtomicWaker::new(), commands: Mutex::new(Some(Vec::new())), ready: Mutex::default() }
+    }
 }
 
 impl Signal {
@@ -107,12 +114,20 @@ impl Signal {
     }
 
     pub(crate) fn command(&self, command: Command) {
-        lock(&self.commands).push(command);
+        if let Some(commands) = &mut *lock(&self.commands) {
+            commands.push(command);
+        }
         self.wake();
     }
 
     pub(crate) fn take_commands(&self) -> Vec<Command> {
-        std::mem::take(&mut lock(&self.commands))
+        lock(&self.commands).as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Obeys no more commands.
+    pub(crate) fn end(&self) {
+        // Dropped outside of the lock, with the streams in it.
+        let _rest = lock(&self.commands).take();
     }
 
     /// Moves the slots of peers that may be ready into `into`, which is empty.

@@ -189,6 +189,7 @@ struct End<P: Pattern> {
 
 impl<P: Pattern> Drop for End<P> {
     fn drop(&mut self) {
+        self.shared.signal.end();
         *lock(&self.engine) = Engine::new(self.shared.clone());
         self.shared.outbound.close();
         self.shared.inbound.close();
