@@ -11,8 +11,10 @@ use crate::monitor::{DisconnectReason, Event};
 use crate::zmtp::connection;
 use crate::zmtp::run::Run;
 
-/// Reads in one turn, over all peers.
-const READS: usize = 16;
+/// Reads in one turn, over all peers …
+const READS: usize = 64;
+/// … and bytes: what has been read should be consumed while it is still in the processor's cache.
+const READ_BYTES: usize = 512 * 1024;
 
 /// Commands are taken from this many bytes of messages that found no room in the inbound queue; then the peer is not
 /// read until they have been admitted.
@@ -89,7 +91,11 @@ impl<P: Pattern> Engine<P> {
             }
         }
         self.woken = woken;
+        let mut bytes = 0;
         for _ in 0..READS {
+            if bytes >= READ_BYTES {
+                break;
+            }
             if self.waiting_bytes >= READ_AHEAD_TOTAL {
                 return false;
             }
@@ -99,23 +105,24 @@ impl<P: Pattern> Engine<P> {
             if let Some(peer) = self.peers.get_mut(slot) {
                 peer.in_readable = false;
                 if cost(&peer.waiting) < READ_AHEAD {
-                    self.read_peer(slot);
+                    bytes += self.read_peer(slot);
                 }
             }
         }
         self.may_read()
     }
 
-    /// Reads a peer once and handles what has come.
-    pub(super) fn read_peer(&mut self, slot: usize) {
+    /// Reads a peer once and handles what has come; says how many bytes that were.
+    fn read_peer(&mut self, slot: usize) -> usize {
         let Some(peer) = self.peers.get_mut(slot) else {
-            return;
+            return 0;
         };
         match peer.poll_read(&mut self.slabs) {
             Poll::Pending => peer.rest_input(&mut self.slabs),
             Poll::Ready(Ok(count)) if peer.leaving && count > 0 => {
                 peer.input.clear();
                 self.make_readable(slot);
+                return count;
             }
             Poll::Ready(Ok(0)) => self.end_of_stream(slot, DisconnectReason::PeerClosed),
             Poll::Ready(Ok(count)) => {
@@ -126,9 +133,11 @@ impl<P: Pattern> Engine<P> {
                     Ok(()) => self.make_readable(slot),
                     Err(error) => self.refuse(slot, error),
                 }
+                return count;
             }
             Poll::Ready(Err(error)) => self.end_of_stream(slot, DisconnectReason::Io(error.kind())),
         }
+        0
     }
 
     /// Lets the protocol take what is whole, and passes it on.

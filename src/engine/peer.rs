@@ -41,6 +41,8 @@ pub(crate) struct Peer {
 
     /// Bytes that are not yet a whole message; shares a slab only while its peer is being read.
     pub(crate) input: BytesMut,
+    /// It is to be given back, however little of it is left in sight.
+    input_is_slab: bool,
     /// Messages that found no room in the inbound queue.
     pub(crate) waiting: VecDeque<Run>,
     /// We have said that nothing more will come, and wait for the peer to close.
@@ -95,6 +97,7 @@ impl Peer {
             permit: None,
             ended: None,
             input: BytesMut::new(),
+            input_is_slab: false,
             waiting: VecDeque::new(),
             leaving: false,
             in_waiting: false,
@@ -166,7 +169,8 @@ impl Peer {
 
     /// Reads once, into the input or straight into the body that is being received; 0 is the end of the stream.
     pub(crate) fn poll_read(&mut self, slabs: &mut Slabs) -> Poll<io::Result<usize>> {
-        let mut cx = Context::from_waker(&self.waker);
+        let waker = self.waker.clone();
+        let mut cx = Context::from_waker(&waker);
         if self.input.is_empty() {
             if let Some(mut body) = self.connection.body_buffer() {
                 return pin!(self.stream.read_buf(&mut body)).poll(&mut cx);
@@ -176,10 +180,7 @@ impl Peer {
         if self.input.capacity() - used < READ_MINIMUM.max(used / 2) {
             let mut slab = slabs.take();
             slab.extend_from_slice(&self.input);
-            let old = std::mem::replace(&mut self.input, slab);
-            if old.capacity() >= READ_MINIMUM {
-                slabs.put(old);
-            }
+            self.replace_input(slab, true, slabs);
         }
         let room = self.input.capacity() - used;
         let count = ready!(pin!(self.stream.read_buf(&mut self.input)).poll(&mut cx))?;
@@ -198,9 +199,13 @@ impl Peer {
                 partial
             }
         };
-        let slab = std::mem::replace(&mut self.input, partial);
-        if slab.capacity() >= READ_MINIMUM {
-            slabs.put(slab);
+        self.replace_input(partial, false, slabs);
+    }
+
+    fn replace_input(&mut self, input: BytesMut, is_slab: bool, slabs: &mut Slabs) {
+        let old = std::mem::replace(&mut self.input, input);
+        if std::mem::replace(&mut self.input_is_slab, is_slab) {
+            slabs.put(old);
         }
     }
 
