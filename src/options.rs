@@ -48,6 +48,10 @@ pub(crate) struct Options {
     pub(crate) backlog: u32,
     pub(crate) kernel_send_buffer: Option<usize>,
     pub(crate) kernel_receive_buffer: Option<usize>,
+    /// Zero: off.
+    pub(crate) tcp_keepalive: Duration,
+    /// Zero: the system's.
+    pub(crate) tcp_user_timeout: Duration,
 }
 
 impl Default for Options {
@@ -66,6 +70,8 @@ impl Default for Options {
             backlog: 1_024,
             kernel_send_buffer: None,
             kernel_receive_buffer: None,
+            tcp_keepalive: Duration::from_secs(60),
+            tcp_user_timeout: Duration::ZERO,
         }
     }
 }
@@ -94,6 +100,9 @@ impl Options {
             ("backlog", u64::from(self.backlog)),
             ("kernel_send_buffer", self.kernel_send_buffer.unwrap_or(1) as u64),
             ("kernel_receive_buffer", self.kernel_receive_buffer.unwrap_or(1) as u64),
+            // In the units that the kernel counts in.
+            ("tcp_keepalive", self.tcp_keepalive.as_secs()),
+            ("tcp_user_timeout", u64::try_from(self.tcp_user_timeout.as_millis()).unwrap_or(u64::MAX)),
         ];
         match bounded.into_iter().find(|(_, value)| *value > KERNEL_MAXIMUM) {
             Some((option, _)) => Err(BuildError::TooLarge { option, maximum: KERNEL_MAXIMUM }),
@@ -163,6 +172,27 @@ macro_rules! common_options {
         /// The size of the kernel's send buffer, `SO_SNDBUF`, in bytes. Default: the system's.
         pub fn kernel_send_buffer(mut self, bytes: usize) -> Self {
             self.options.kernel_send_buffer = Some(bytes);
+            self
+        }
+
+        /// After how much silence the kernel asks whether a TCP peer's host is still there: it does so up to six times, a
+        /// sixth of this time apart, and then ends the connection. Default: 60 seconds; zero means never. Rounded up to
+        /// whole seconds.
+        ///
+        /// This costs no wake-up and finds peers that vanished without a word, which a socket that only receives would
+        /// otherwise never notice. It does not end the connection of a peer that is merely slow.
+        pub fn tcp_keepalive(mut self, silence: std::time::Duration) -> Self {
+            self.options.tcp_keepalive = silence;
+            self
+        }
+
+        /// How long data that was sent to a TCP peer may stay unacknowledged before the kernel ends the connection,
+        /// `TCP_USER_TIMEOUT`, in milliseconds. Default: zero, which means the system's, about a quarter of an hour. On
+        /// systems without it this has no effect.
+        ///
+        /// Beware: the kernel also counts the time in which a peer is alive and does not read.
+        pub fn tcp_user_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.options.tcp_user_timeout = timeout;
             self
         }
 

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::endpoint::{Endpoint, Host, TcpEndpoint};
@@ -13,7 +14,11 @@ use crate::transport::{Connected, PeerAddress};
 
 /// A listening TCP socket.
 #[derive(Debug)]
-pub(crate) struct Listener(TcpListener);
+pub(crate) struct Listener {
+    listener: TcpListener,
+    keepalive: Duration,
+    user_timeout: Duration,
+}
 
 impl Listener {
     pub(crate) async fn bind(endpoint: &TcpEndpoint, options: &Options) -> Result<(Self, SocketAddr), BindError> {
@@ -24,7 +29,10 @@ impl Listener {
         for address in addresses {
             match listen(address, options) {
                 Ok(listener) => match listener.local_addr() {
-                    Ok(resolved) => return Ok((Self(listener), resolved)),
+                    Ok(resolved) => {
+                        let (keepalive, user_timeout) = (options.tcp_keepalive, options.tcp_user_timeout);
+                        return Ok((Self { listener, keepalive, user_timeout }, resolved));
+                    }
                     Err(error) => failure = error,
                 },
                 Err(error) => failure = error,
@@ -37,8 +45,8 @@ impl Listener {
     }
 
     pub(crate) async fn accept(&self) -> io::Result<Connected> {
-        let (stream, address) = self.0.accept().await?;
-        Ok(connected(stream, address))
+        let (stream, address) = self.listener.accept().await?;
+        Ok(connected(stream, address, self.keepalive, self.user_timeout))
     }
 }
 
@@ -68,14 +76,32 @@ async fn connect_to(address: SocketAddr, options: &Options) -> io::Result<Connec
     if stream.local_addr()? == address {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
-    Ok(connected(stream, address))
+    Ok(connected(stream, address, options.tcp_keepalive, options.tcp_user_timeout))
 }
 
-fn connected(stream: TcpStream, address: SocketAddr) -> Connected {
+fn connected(stream: TcpStream, address: SocketAddr, keepalive: Duration, user_timeout: Duration) -> Connected {
     // This fails only for a connection that is gone already, which is for its reader to find: a peer must not be able to
     // make `accept` fail.
-    let _ = stream.set_nodelay(true);
+    let _ = set_up(&stream, keepalive, user_timeout);
     Connected { stream: Box::new(stream), address: PeerAddress::Tcp(address) }
+}
+
+fn set_up(stream: &TcpStream, keepalive: Duration, user_timeout: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    if !keepalive.is_zero() {
+        const PROBES: u32 = 6;
+        const SECOND: Duration = Duration::from_secs(1);
+        let (time, interval) = (keepalive.max(SECOND), (keepalive / PROBES).max(SECOND));
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(PROBES))?;
+    }
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    if !user_timeout.is_zero() {
+        socket.set_tcp_user_timeout(Some(user_timeout))?;
+    }
+    #[cfg(not(any(target_os = "android", target_os = "fuchsia", target_os = "linux")))]
+    let _ = user_timeout;
+    Ok(())
 }
 
 fn listen(address: SocketAddr, options: &Options) -> io::Result<TcpListener> {
@@ -148,4 +174,40 @@ fn scoped(ip: Ipv6Addr, zone: &str, port: u16) -> io::Result<SocketAddr> {
 
 fn saturating_u32(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn connections_are_set_up_as_the_options_say() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        set_up(&stream, Duration::from_secs(60), Duration::from_millis(700)).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(stream.nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 6);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_millis(700)));
+
+        let plain = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        set_up(&plain, Duration::ZERO, Duration::ZERO).unwrap();
+        assert!(!SockRef::from(&plain).keepalive().unwrap());
+        assert_eq!(SockRef::from(&plain).tcp_user_timeout().unwrap(), None);
+        set_up(&plain, Duration::from_millis(1), Duration::ZERO).unwrap();
+        assert_eq!(SockRef::from(&plain).tcp_keepalive_time().unwrap(), Duration::from_secs(1), "the kernel's least");
+    }
+
+    #[tokio::test]
+    async fn a_name_is_bound_by_its_ipv4_address_first() {
+        let endpoint = "tcp://localhost:*".parse().unwrap();
+        let Endpoint::Tcp(tcp) = endpoint else {
+            panic!("not tcp");
+        };
+        let (_listener, address) = Listener::bind(&tcp, &Options::default()).await.unwrap();
+        assert!(address.is_ipv4(), "{address}");
+    }
 }
