@@ -176,8 +176,8 @@ macro_rules! common_options {
         }
 
         /// After how much silence the kernel asks whether a TCP peer's host is still there: it does so up to six times, a
-        /// sixth of this time apart, and then ends the connection. Default: 60 seconds; zero means never. Rounded up to
-        /// whole seconds.
+        /// sixth of this time apart, and then ends the connection. Default: 60 seconds; zero means never. At least one
+        /// second; fractions of a second are cut off.
         ///
         /// This costs no wake-up and finds peers that vanished without a word, which a socket that only receives would
         /// otherwise never notice. It does not end the connection of a peer that is merely slow.
