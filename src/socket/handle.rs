@@ -1,11 +1,12 @@
 //! What the handles of all socket types share: bind and connect, close, monitor, numbers, and the way to the queues.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime;
 use tokio::task::coop::{consume_budget, unconstrained};
@@ -27,8 +28,13 @@ use crate::queue::waiters::Ticket;
 use crate::stats::{Closed, Stats};
 use crate::transport::Listener;
 
-/// Calls of the engine that are closer together than this, in nanoseconds, are load and not a conversation.
-const CALLS_APART: u64 = 2_000;
+/// Calls of engines that are closer together than this are load and not a conversation.
+const CALLS_APART: Duration = Duration::from_micros(2);
+
+thread_local! {
+    /// When this thread last called an engine.
+    static LAST_CALL: Cell<Option<Instant>> = const { Cell::new(None) };
+}
 
 /// So many calls of `send` or `recv` use up one unit of their task's budget, of which tokio gives 128.
 const CALLS_PER_UNIT: u32 = 128;
@@ -48,9 +54,6 @@ pub(crate) struct Core<P: Pattern> {
     shared: Arc<Shared>,
     engine: Arc<Mutex<Engine<P>>>,
     life: Mutex<Life>,
-    created: Instant,
-    /// When the engine was called last, in nanoseconds since `created`.
-    called: AtomicU64,
     /// Roughly counts calls of `send` and `recv`.
     calls: AtomicU32,
 }
@@ -62,8 +65,6 @@ impl<P: Pattern> Core<P> {
             engine: Arc::new(Mutex::new(Engine::new(shared.clone()))),
             shared,
             life: Mutex::new(Life::New),
-            created: Instant::now(),
-            called: AtomicU64::new(0),
             calls: AtomicU32::new(0),
         }
     }
@@ -235,22 +236,17 @@ impl<P: Pattern> Core<P> {
         Ok(())
     }
 
-    /// The engine sleeps and there is a message for it. When nothing was sent just before, the message is written from
-    /// here, which saves the hop to the I/O task; when messages follow each other closely the I/O task is woken, and
-    /// sends what has come until then in one go.
+    /// The engine sleeps and there is a message for it. When this thread has called no engine just before, the message is
+    /// written from here, which saves the hop to the I/O task; when messages follow each other closely, on this socket or
+    /// on several in turn, the I/O task is woken, and sends what has come until then in one go.
     #[cold]
     fn call_engine(&self) {
-        let before = self.called.load(Ordering::Relaxed);
-        if self.nanoseconds().saturating_sub(before) < CALLS_APART || !self.take_turn(false) {
+        let apart = LAST_CALL.get().is_none_or(|last| last.elapsed() >= CALLS_APART);
+        if !apart || !self.take_turn(false) {
             self.shared.signal.wake();
         }
         // At the end: what a write takes is no pause of the user's.
-        self.called.store(self.nanoseconds(), Ordering::Relaxed);
-    }
-
-    /// Since the socket was made.
-    fn nanoseconds(&self) -> u64 {
-        u64::try_from(self.created.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        LAST_CALL.set(Some(Instant::now()));
     }
 
     /// Queues a message if there is room, or if a turn of the engine makes some.

@@ -17,6 +17,9 @@ pub(crate) const CHAIN_FROM: usize = 8 * 1024;
 /// A batch that has reached this many bytes on the wire is full: more would not make a write any faster.
 pub(crate) const BATCH_BYTES: usize = 256 * 1024;
 
+/// Messages of up to this many bytes on the wire are dealt out with copies of this size.
+const DEAL_WINDOW: usize = 80;
+
 /// A flat buffer that has grown to this much will probably be filled: it gets its final size at once.
 const GROW_FROM: usize = 16 * 1024;
 
@@ -196,10 +199,24 @@ impl Batch {
         *self = rest;
     }
 
-    /// Moves the message that begins at `from` to the end of `to`; gives the start of the next one.
+    /// Moves a message to the end of `to`.
+    #[inline]
     fn move_span(&mut self, span: &Span, to: &mut Batch) {
         let base = to.flat.len();
-        to.flat.extend_from_slice(&self.flat[span.flat.clone()]);
+        let (start, end) = (span.flat.start, base + span.flat.len());
+        match self.flat.get(start..start + DEAL_WINDOW) {
+            // A copy of a fixed size, cut off again, is faster than one of a small unknown size.
+            Some(window) if span.flat.len() <= DEAL_WINDOW => {
+                to.flat.extend_from_slice(window);
+                to.flat.truncate(end);
+            }
+            _ => to.flat.extend_from_slice(&self.flat[span.flat.clone()]),
+        }
+        to.messages += 1;
+        to.payload += span.payload;
+        if span.chained.is_empty() {
+            return;
+        }
         for chained in self.chained.range_mut(span.chained.clone()) {
             to.chained_bytes += chained.body.len();
             to.chained.push_back(Chained {
@@ -207,13 +224,16 @@ impl Batch {
                 body: std::mem::take(&mut chained.body),
             });
         }
-        to.messages += 1;
-        to.payload += span.payload;
     }
 
     /// Finds the message that begins at these positions.
     #[inline]
     fn span(&self, flat: usize, chained: usize) -> Option<Span> {
+        // The common case without a detour: one short frame, which is never chained.
+        if let Some(&[0, length, ..]) = self.flat.get(flat..) {
+            let payload = usize::from(length);
+            return Some(Span { flat: flat..flat + 2 + payload, chained: chained..chained, payload });
+        }
         let mut span = Span { flat: flat..flat, chained: chained..chained, payload: 0 };
         loop {
             let header = Header::read(&self.flat[span.flat.end..]).ok().flatten()?;
