@@ -14,10 +14,6 @@ use crate::monitor::{DisconnectReason, Event};
 use crate::stats::Closed;
 use crate::zmtp::null;
 
-/// Closing waits for peers that are still reading what they were sent, but not for longer than this: one that never closes
-/// its side must not hold up a user who has nothing more to say.
-const FAREWELL: Duration = Duration::from_secs(1);
-
 /// A socket that has had no traffic for this long gives its large buffers back.
 const RELEASE_AFTER: Duration = Duration::from_secs(1);
 
@@ -68,9 +64,8 @@ impl<P: Pattern> Engine<P> {
     pub(super) fn deadline(&self, is_closed: bool) -> Option<Instant> {
         let handshake = self.handshakes.front().map(|(deadline, ..)| *deadline);
         let linger = self.closing.and_then(|closing| closing.deadline).filter(|_| !is_closed);
-        let farewell = self.farewell.filter(|_| !is_closed);
         let leaving = self.leaving.front().map(|(deadline, ..)| *deadline);
-        handshake.into_iter().chain(leaving).chain(linger).chain(farewell).chain(self.release_at).min()
+        handshake.into_iter().chain(leaving).chain(linger).chain(self.release_at).min()
     }
 
     /// Ends a connection over what its peer did; the reason may still be on its way to the peer.
@@ -98,11 +93,14 @@ impl<P: Pattern> Engine<P> {
         if peer.leaving {
             return;
         }
-        let has_written = peer.has_written_messages();
-        let Some(deadline) = Instant::now().checked_add(self.shared.options.linger).filter(|_| has_written) else {
+        if !peer.has_written_messages() {
             return self.end(slot, DisconnectReason::Local);
-        };
-        self.leaving.push_back((deadline, slot, peer.about.id));
+        }
+        let id = peer.about.id;
+        // Without a deadline if linger is longer than time is counted.
+        if let Some(deadline) = Instant::now().checked_add(self.shared.options.linger) {
+            self.leaving.push_back((deadline, slot, id));
+        }
         self.detach_peer(slot, DisconnectReason::Local);
         if let Some(peer) = self.peers.get_mut(slot) {
             peer.leaving = true;
@@ -214,9 +212,7 @@ impl<P: Pattern> Engine<P> {
         for slot in self.peers.slots() {
             if expired { self.end(slot, DisconnectReason::Local) } else { self.leave(slot) }
         }
-        let farewell = *self.farewell.get_or_insert_with(|| Instant::now() + FAREWELL);
-        let patient = !expired && farewell > Instant::now();
-        if patient && self.peers.iter().any(|(_, peer)| peer.must_not_be_cut_off()) {
+        if !expired && self.peers.iter().any(|(_, peer)| peer.must_not_be_cut_off()) {
             return None;
         }
         let (unsent, _) = self.shared.outbound.depth();

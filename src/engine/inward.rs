@@ -8,6 +8,7 @@ use crate::engine::peer::Peer;
 use crate::engine::state::Engine;
 use crate::error::ProtocolError;
 use crate::monitor::{DisconnectReason, Event};
+use crate::options::HighWaterMark;
 use crate::zmtp::connection;
 use crate::zmtp::run::Run;
 
@@ -20,8 +21,9 @@ const READ_BYTES: usize = 512 * 1024;
 /// read until they have been admitted.
 const READ_AHEAD: usize = 64 * 1024;
 
-/// No peer is read while all peers together have this much waiting for room.
+/// While all peers together have this much waiting for room, those that have nothing waiting are read only a little.
 const READ_AHEAD_TOTAL: usize = 8 * 1024 * 1024;
+const READ_LITTLE: usize = 4 * 1024;
 
 impl<P: Pattern> Engine<P> {
     /// Moves messages that waited into the inbound queue, a share of each peer in turn.
@@ -29,7 +31,7 @@ impl<P: Pattern> Engine<P> {
         self.waiting_size = usize::MAX;
         while let Some((lane, runs)) = self.orphans.front_mut() {
             let before = cost(runs);
-            let all = self.shared.inbound.offer(*lane, runs, usize::MAX);
+            let all = self.shared.inbound.offer(*lane, runs, self.shared.options.receive);
             self.waiting_bytes -= before - cost(runs);
             if !all {
                 self.waiting_size = runs.front().map_or(usize::MAX, Run::next_size);
@@ -38,23 +40,31 @@ impl<P: Pattern> Engine<P> {
             self.orphans.pop_front();
         }
         for _ in 0..self.waiting.len() {
-            let share = self.shared.options.receive.messages / self.waiting.len().max(1);
             let Some(slot) = self.waiting.pop_front() else {
                 return;
             };
-            if self.offer(slot, share.max(1)) {
+            let before = self.waiting_bytes;
+            if self.offer(slot) {
                 self.make_readable(slot);
-            } else {
+            } else if self.waiting_bytes < before {
                 self.waiting.push_back(slot);
+            } else {
+                // There is no room for its next message. It comes first when there is, or it might never fit.
+                self.waiting.push_front(slot);
+                return;
             }
         }
     }
 
-    /// Offers a peer's messages to the inbound queue; `true` if none of them waits any longer.
-    pub(super) fn offer(&mut self, slot: usize, share: usize) -> bool {
+    /// Offers a peer's messages to the inbound queue, its share of them; `true` if none of them waits any longer.
+    fn offer(&mut self, slot: usize) -> bool {
         let Some(peer) = self.peers.get_mut(slot) else {
             return true;
         };
+        let mark = self.shared.options.receive;
+        let peers = self.waiting.len() + 1;
+        // Rounded up: a share of nothing would be no limit.
+        let share = HighWaterMark { messages: mark.messages.div_ceil(peers), bytes: mark.bytes.div_ceil(peers) };
         let before = cost(&peer.waiting);
         peer.in_waiting = !self.shared.inbound.offer(slot, &mut peer.waiting, share);
         self.waiting_bytes -= before - cost(&peer.waiting);
@@ -96,28 +106,29 @@ impl<P: Pattern> Engine<P> {
             if bytes >= READ_BYTES {
                 break;
             }
-            if self.waiting_bytes >= READ_AHEAD_TOTAL {
-                return false;
-            }
             let Some(slot) = self.readable.pop_front() else {
                 return false;
             };
             if let Some(peer) = self.peers.get_mut(slot) {
                 peer.in_readable = false;
-                if cost(&peer.waiting) < READ_AHEAD {
-                    bytes += self.read_peer(slot);
+                // A peer that is not read now is when its messages have been admitted. One without any is always read, if
+                // only a little: there may be a handshake to be finished, a PING to be answered, an end to be noticed.
+                let crowded = self.waiting_bytes >= READ_AHEAD_TOTAL;
+                let waits = cost(&peer.waiting);
+                if waits < READ_AHEAD && (waits == 0 || !crowded) {
+                    bytes += self.read_peer(slot, if crowded { READ_LITTLE } else { usize::MAX });
                 }
             }
         }
-        self.may_read()
+        !self.readable.is_empty()
     }
 
     /// Reads a peer once and handles what has come; says how many bytes that were.
-    fn read_peer(&mut self, slot: usize) -> usize {
+    fn read_peer(&mut self, slot: usize, limit: usize) -> usize {
         let Some(peer) = self.peers.get_mut(slot) else {
             return 0;
         };
-        match peer.poll_read(&mut self.slabs) {
+        match peer.poll_read(&mut self.slabs, limit) {
             Poll::Pending => peer.rest_input(&mut self.slabs),
             Poll::Ready(Ok(count)) if peer.leaving && count > 0 => {
                 peer.input.clear();
@@ -148,10 +159,13 @@ impl<P: Pattern> Engine<P> {
             };
             let result = peer.connection.receive(&mut peer.input);
             match result {
-                Ok(connection::Event::Run(run)) if P::RECEIVES => {
+                Ok(connection::Event::Run(mut run)) if P::RECEIVES => {
                     self.shared.counters.messages_received.add(run.messages());
+                    if peer.is_sparse {
+                        run.detach();
+                    }
+                    self.waiting_bytes += run_cost(&run);
                     peer.waiting.push_back(run);
-                    self.waiting_bytes += peer.waiting.back().map_or(0, run_cost);
                 }
                 Ok(connection::Event::Run(run)) => {
                     self.shared.counters.messages_refused.add(run.messages());
@@ -172,8 +186,10 @@ impl<P: Pattern> Engine<P> {
                 Ok(connection::Event::Command) => {}
                 Ok(connection::Event::Incomplete) | Err(_) => {
                     self.peers.give(slot, |_, _| ());
-                    let new = |peer: &mut Peer| !peer.waiting.is_empty() && !peer.in_waiting;
-                    if self.peers.get_mut(slot).is_some_and(new) && !self.offer(slot, usize::MAX) {
+                    // All that is in the input has been seen: admitted is after reading, so that all peers get their shares.
+                    let new = |peer: &&mut Peer| !peer.waiting.is_empty() && !peer.in_waiting;
+                    if let Some(peer) = self.peers.get_mut(slot).filter(new) {
+                        peer.in_waiting = true;
                         self.waiting.push_back(slot);
                     }
                     return result.map(|_| ());
@@ -181,19 +197,13 @@ impl<P: Pattern> Engine<P> {
             }
         }
     }
-
-    /// Whether peers are known to be readable, and may be read.
-    pub(super) fn may_read(&self) -> bool {
-        !self.readable.is_empty() && self.waiting_bytes < READ_AHEAD_TOTAL
-    }
 }
 
-/// What runs that wait cost, in bytes: a message without a body is not free either.
+/// What runs that wait cost, in bytes of memory.
 fn cost(runs: &VecDeque<Run>) -> usize {
     runs.iter().map(run_cost).sum()
 }
 
 fn run_cost(run: &Run) -> usize {
-    const MESSAGE: usize = 16;
-    run.payload() + run.messages() * MESSAGE
+    run.memory()
 }

@@ -17,10 +17,14 @@ impl<P: Pattern> Engine<P> {
             let Some(taken) = self.shared.outbound.take() else {
                 break;
             };
-            senders_waited |= taken.senders_waited;
-            if let Some(rest) = self.pattern.route(taken.batch, &mut self.peers) {
-                self.shared.outbound.give_back(std::iter::once(rest));
-                break;
+            let rest = self.pattern.route(taken.batch, &mut self.peers);
+            let (rest, spare) = rest.map_or((None, None), |batch| match batch.is_empty() {
+                true => (None, Some(batch)),
+                false => (Some(batch), None),
+            });
+            senders_waited |= self.shared.outbound.settle(taken.messages, taken.payload, rest);
+            if let Some(spare) = spare {
+                self.shared.outbound.recycle(spare);
             }
         }
         senders_waited

@@ -26,6 +26,7 @@ pub(crate) trait Pattern: std::fmt::Debug + Default + Send + 'static {
     /// Whether a message could go somewhere now.
     fn has_room(&self) -> bool;
 
-    /// Sends the batch's messages on their ways; gives back those for which no peer has room.
+    /// Sends the batch's messages on their ways; gives back those for which no peer has room, or the emptied batch for its
+    /// buffer.
     fn route(&mut self, batch: Batch, peers: &mut Peers) -> Option<Batch>;
 }

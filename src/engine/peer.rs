@@ -7,7 +7,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -41,6 +41,8 @@ pub(crate) struct Peer {
 
     /// Bytes that are not yet a whole message; shares a slab only while its peer is being read.
     pub(crate) input: BytesMut,
+    /// The last read filled little of the slab: messages in it are copied out, or each would keep a slab alive.
+    pub(crate) is_sparse: bool,
     /// It is to be given back, however little of it is left in sight.
     input_is_slab: bool,
     /// Messages that found no room in the inbound queue.
@@ -97,6 +99,7 @@ impl Peer {
             permit: None,
             ended: None,
             input: BytesMut::new(),
+            is_sparse: false,
             input_is_slab: false,
             waiting: VecDeque::new(),
             leaving: false,
@@ -167,11 +170,11 @@ impl Peer {
         }
     }
 
-    /// Reads once, into the input or straight into the body that is being received; 0 is the end of the stream.
-    pub(crate) fn poll_read(&mut self, slabs: &mut Slabs) -> Poll<io::Result<usize>> {
+    /// Reads once, up to about `limit` bytes, into the input or straight into the body that is being received; 0 is the end of the stream.
+    pub(crate) fn poll_read(&mut self, slabs: &mut Slabs, limit: usize) -> Poll<io::Result<usize>> {
         let waker = self.waker.clone();
         let mut cx = Context::from_waker(&waker);
-        if self.input.is_empty() {
+        if self.input.is_empty() && !self.leaving {
             if let Some(mut body) = self.connection.body_buffer() {
                 return pin!(self.stream.read_buf(&mut body)).poll(&mut cx);
             }
@@ -183,8 +186,10 @@ impl Peer {
             self.replace_input(slab, true, slabs);
         }
         let room = self.input.capacity() - used;
-        let count = ready!(pin!(self.stream.read_buf(&mut self.input)).poll(&mut cx))?;
+        let mut input = (&mut self.input).limit(limit);
+        let count = ready!(pin!(self.stream.read_buf(&mut input)).poll(&mut cx))?;
         slabs.learn(count, room);
+        self.is_sparse = count < room / 4;
         Poll::Ready(Ok(count))
     }
 

@@ -54,8 +54,6 @@ pub(crate) struct Engine<P> {
     /// Until when peers that we have left may go on reading, in order.
     pub(super) leaving: VecDeque<(Instant, usize, PeerId)>,
     pub(super) closing: Option<Closing>,
-    /// Until when closing waits for peers that are still reading.
-    pub(super) farewell: Option<Instant>,
     /// The attachments of a closing socket, whose tasks have been told to end.
     pub(super) detached: Vec<Attachment>,
 }
@@ -81,14 +79,13 @@ impl<P: Pattern> Engine<P> {
             handshakes: VecDeque::new(),
             leaving: VecDeque::new(),
             closing: None,
-            farewell: None,
             detached: Vec::new(),
         }
     }
 
     /// Says what to be woken for; `false` if there is something to do already.
     pub(super) fn sleep(&self) -> bool {
-        if self.may_read() {
+        if !self.readable.is_empty() {
             return false;
         }
         let inbound_sleeps = self.waiting_bytes == 0 || self.shared.inbound.sleep(self.waiting_size);

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  obey      what the handles, the dialling and the listening tasks ask for
-//!  admit     messages that waited for room in the inbound queue
 //!  read      peers whose streams are ready
+//!  admit     their messages to the inbound queue, as far as there is room
 //!  route     the outbound FIFO, to peers with room
 //!  write     peers that have something to send
 //!  expire    deadlines
@@ -32,12 +32,15 @@ use crate::stats::Closed;
 use crate::zmtp::connection::{self, Connection};
 use crate::zmtp::decoder::Limits;
 
+/// How long the end of an aborted task is waited for.
+pub(crate) const ABORTED_WITHIN: Duration = Duration::from_secs(1);
+
 impl<P: Pattern> Engine<P> {
     /// One turn of the I/O task; `true` if there is more to do at once.
     fn turn(&mut self) -> bool {
         self.obey();
-        self.admit();
         let more_to_read = self.read();
+        self.admit();
         let senders_wait = self.route();
         let more_to_write = self.write(senders_wait);
         self.expire();
@@ -48,8 +51,8 @@ impl<P: Pattern> Engine<P> {
     ///
     /// `sending`: the user will send again at once if there is room, so small batches are not yet written.
     pub(crate) fn turn_for_user(&mut self, sending: bool) {
-        self.admit();
         let more_to_read = self.read();
+        self.admit();
         let senders_wait = self.route() || sending;
         let more_to_write = self.write(senders_wait);
         if more_to_read || more_to_write || !self.sleep() {
@@ -172,8 +175,9 @@ pub(crate) async fn run<P: Pattern>(engine: Arc<Mutex<Engine<P>>>, shared: Arc<S
     let mut driver = unconstrained(Driver { engine, shared: shared.clone(), timer, is_closed: false });
     if let Some((closed, attachments)) = (&mut driver).await {
         for attachment in attachments {
-            // Only then is the address free again. An aborted task is an error to wait for, and that is all there is.
-            let _ = attachment.task.await;
+            // Only then is the address free again. An aborted task is an error to wait for, and that is all there is; one whose
+            // runtime stands still does not end at all.
+            let _ = tokio::time::timeout(ABORTED_WITHIN, attachment.task).await;
         }
         shared.end(Presence::Closed(closed));
         driver.await;

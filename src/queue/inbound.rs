@@ -96,39 +96,40 @@ impl Inbound {
         Self { mark, state: Mutex::default() }
     }
 
-    /// Takes as many messages from the front of `waiting` as there is room for, and about `share` at most; `false` if some
-    /// are left.
-    pub(crate) fn offer(&self, lane: usize, waiting: &mut VecDeque<Run>, share: usize) -> bool {
+    /// Takes as many messages from the front of `waiting` as there is room for and `share` allows, one at least if there
+    /// is room for it; `false` if some are left.
+    pub(crate) fn offer(&self, lane: usize, waiting: &mut VecDeque<Run>, share: HighWaterMark) -> bool {
         let woken = {
             let mut state = lock(&self.state);
             if state.closed {
                 state.unread += waiting.drain(..).map(|run| run.messages()).sum::<usize>();
                 return true;
             }
-            let before = state.messages;
+            let (messages, payload) = (state.messages, state.payload);
             while let Some(run) = waiting.front_mut() {
-                let (messages, payload) = (state.messages, state.payload);
-                let left = share.saturating_sub(messages - before);
-                let fits = run.messages() <= left
-                    && (self.mark.messages == 0 || messages + run.messages() <= self.mark.messages)
-                    && (self.mark.bytes == 0 || payload + run.payload() <= self.mark.bytes);
-                if fits {
-                    if let Some(run) = waiting.pop_front() {
-                        state.push(lane, run);
-                    }
-                    continue;
-                }
-                let admits =
-                    |more, bytes, size| more < left && self.mark.admits(messages + more, payload + bytes, size);
-                let Some(front) = run.split_front(admits) else {
+                // What is admitted so far, of this peer and in all.
+                let (added, added_bytes) = (state.messages - messages, state.payload - payload);
+                let admits = |more: usize, bytes: usize, size: usize| {
+                    self.mark.admits(messages + added + more, payload + added_bytes + bytes, size)
+                        && share.admits(added + more, added_bytes + bytes, size)
+                };
+                // A whole run, without looking at its messages; the last of them may be as large as it all.
+                let fits = |mark: &HighWaterMark, messages: usize, bytes: usize| {
+                    (mark.messages == 0 || messages + run.messages() <= mark.messages)
+                        && (mark.bytes == 0 || bytes + run.payload() <= mark.bytes)
+                };
+                let whole =
+                    fits(&self.mark, messages + added, payload + added_bytes) && fits(&share, added, added_bytes);
+                let front = if whole { waiting.pop_front() } else { run.split_front(admits) };
+                let Some(front) = front else {
                     break;
                 };
-                if run.messages() == 0 {
+                if waiting.front().is_some_and(|run| run.messages() == 0) {
                     waiting.pop_front();
                 }
                 state.push(lane, front);
             }
-            let added = state.messages - before;
+            let added = state.messages - messages;
             state.waiters.take(added)
         };
         woken.wake();
@@ -268,6 +269,8 @@ mod tests {
         VecDeque::from([Run::packed(Bytes::from(wire), bytes.len(), bytes.len())])
     }
 
+    const ALL: HighWaterMark = HighWaterMark { messages: 0, bytes: 0 };
+
     fn queue(messages: usize, bytes: usize) -> Inbound {
         Inbound::new(HighWaterMark { messages, bytes })
     }
@@ -284,9 +287,9 @@ mod tests {
     #[test]
     fn lanes_take_turns_message_by_message() {
         let queue = queue(0, 0);
-        queue.offer(3, &mut run(b"abc"), usize::MAX);
-        queue.offer(0, &mut run(b"1"), usize::MAX);
-        queue.offer(7, &mut run(b"xy"), usize::MAX);
+        queue.offer(3, &mut run(b"abc"), ALL);
+        queue.offer(0, &mut run(b"1"), ALL);
+        queue.offer(7, &mut run(b"xy"), ALL);
         assert_eq!(drain(&queue), b"a1xbyc");
     }
 
@@ -295,11 +298,11 @@ mod tests {
         for mark in [1, 2, 5] {
             let queue = queue(mark, 0);
             let mut waiting = run(b"abcdef");
-            assert!(!queue.offer(0, &mut waiting, usize::MAX));
+            assert!(!queue.offer(0, &mut waiting, ALL));
             assert_eq!(queue.depth(), (mark, mark));
             let mut seen = drain(&queue);
             while !waiting.is_empty() {
-                queue.offer(0, &mut waiting, usize::MAX);
+                queue.offer(0, &mut waiting, ALL);
                 seen.extend(drain(&queue));
             }
             assert_eq!(seen, b"abcdef");
@@ -310,19 +313,19 @@ mod tests {
     fn bytes_count_and_a_large_message_passes_when_nothing_is_queued() {
         let queue = queue(0, 3);
         let mut waiting = run(b"abcd");
-        assert!(!queue.offer(0, &mut waiting, usize::MAX));
+        assert!(!queue.offer(0, &mut waiting, ALL));
         assert_eq!(queue.depth(), (3, 3));
         let mut large = VecDeque::from([Run::whole("large".into())]);
-        assert!(!queue.offer(1, &mut large, usize::MAX));
+        assert!(!queue.offer(1, &mut large, ALL));
         drain(&queue);
-        assert!(queue.offer(1, &mut large, usize::MAX));
+        assert!(queue.offer(1, &mut large, ALL));
         assert_eq!(queue.depth(), (1, 5));
     }
 
     #[test]
     fn the_engine_is_called_when_half_is_free() {
         let queue = queue(4, 0);
-        queue.offer(0, &mut run(b"abcd"), usize::MAX);
+        queue.offer(0, &mut run(b"abcd"), ALL);
         assert!(queue.sleep(1));
         let calls = (0..4).map(|_| {
             let mut called = false;
@@ -336,19 +339,32 @@ mod tests {
     #[test]
     fn the_engine_is_not_called_before_what_waits_fits() {
         let queue = queue(0, 4);
-        queue.offer(0, &mut run(b"ab"), usize::MAX);
+        queue.offer(0, &mut run(b"ab"), ALL);
         let mut large = VecDeque::from([Run::whole("abc".into())]);
-        assert!(!queue.offer(1, &mut large, usize::MAX));
+        assert!(!queue.offer(1, &mut large, ALL));
         assert!(queue.sleep(3), "half is free, but not enough");
         let mut called = false;
         queue.pop_into(&mut Message::default(), || called = true).unwrap();
-        assert!(called && queue.offer(1, &mut large, usize::MAX));
+        assert!(called && queue.offer(1, &mut large, ALL));
+    }
+
+    #[test]
+    fn a_share_in_messages_or_in_bytes_is_kept_but_for_a_first_large_message() {
+        let queue = queue(0, 0);
+        let mut waiting = run(b"abcdef");
+        assert!(!queue.offer(0, &mut waiting, HighWaterMark { messages: 2, bytes: 0 }));
+        assert_eq!(queue.depth(), (2, 2));
+        assert!(!queue.offer(0, &mut waiting, HighWaterMark { messages: 0, bytes: 3 }));
+        assert_eq!(queue.depth(), (5, 5));
+        let mut large = VecDeque::from([Run::whole("large".into()), Run::whole("large".into())]);
+        assert!(!queue.offer(1, &mut large, HighWaterMark { messages: 0, bytes: 3 }));
+        assert_eq!(queue.depth(), (6, 10));
     }
 
     #[test]
     fn many_are_taken_at_once() {
         let queue = queue(0, 0);
-        queue.offer(0, &mut run(b"abc"), usize::MAX);
+        queue.offer(0, &mut run(b"abc"), ALL);
         let mut out = Vec::new();
         assert_eq!(queue.pop_many(&mut out, 2, || ()), Ok(2));
         assert_eq!(queue.pop_many(&mut out, 9, || ()), Ok(1));
@@ -359,10 +375,10 @@ mod tests {
     #[test]
     fn closing_counts_what_was_never_received() {
         let queue = queue(0, 0);
-        queue.offer(0, &mut run(b"abc"), usize::MAX);
+        queue.offer(0, &mut run(b"abc"), ALL);
         queue.close();
         assert_eq!(pop(&queue), Err(TryRecvError::Closed));
-        assert!(queue.offer(0, &mut run(b"d"), usize::MAX));
+        assert!(queue.offer(0, &mut run(b"d"), ALL));
         assert_eq!((queue.depth(), queue.unread()), ((0, 0), 4));
     }
 }

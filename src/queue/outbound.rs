@@ -75,8 +75,8 @@ pub(crate) struct Outbound {
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(crate) batch: Batch,
-    /// Somebody waited for room, and will send more at once.
-    pub(crate) senders_waited: bool,
+    pub(crate) messages: usize,
+    pub(crate) payload: usize,
 }
 
 impl Outbound {
@@ -133,6 +133,12 @@ impl Outbound {
         Poll::Pending
     }
 
+    /// Whether a message without a body would be taken.
+    pub(crate) fn has_room(&self) -> bool {
+        let state = lock(&self.state);
+        self.mark.admits(state.messages, state.payload, 0)
+    }
+
     /// Gives up observing.
     pub(crate) fn forget(&self, ticket: Ticket) {
         lock(&self.state).waiters.leave(ticket);
@@ -150,18 +156,29 @@ impl Outbound {
         woken.wake();
     }
 
-    /// Takes the first batch, and wakes senders that now have room.
+    /// Takes the first batch, to be routed. Its messages count as queued until [`settle`](Self::settle) is called.
     pub(crate) fn take(&self) -> Option<Taken> {
-        let (taken, woken) = {
+        let mut state = lock(&self.state);
+        let batch = state.batches.pop_front()?;
+        Some(Taken { messages: batch.messages(), payload: batch.payload(), batch })
+    }
+
+    /// A batch of so many messages and bytes has been routed, but for `rest`, which comes first again. Wakes senders that
+    /// now have room; `true` if there were any.
+    pub(crate) fn settle(&self, messages: usize, payload: usize, rest: Option<Batch>) -> bool {
+        let (senders_waited, woken) = {
             let mut state = lock(&self.state);
-            let batch = state.batches.pop_front()?;
-            let senders_waited = !state.waiters.is_empty();
-            state.messages -= batch.messages();
-            state.payload -= batch.payload();
-            (Taken { batch, senders_waited }, state.take_waiters(&self.mark))
+            state.messages -= messages;
+            state.payload -= payload;
+            if let Some(rest) = rest {
+                state.messages += rest.messages();
+                state.payload += rest.payload();
+                state.batches.push_front(rest);
+            }
+            (!state.waiters.is_empty(), state.take_waiters(&self.mark))
         };
         woken.wake();
-        Some(taken)
+        senders_waited
     }
 
     /// Puts batches that no peer has got back to the head, in this order.
@@ -226,6 +243,26 @@ mod tests {
         Outbound::new(HighWaterMark { messages, bytes })
     }
 
+    /// Takes a batch and says that it has been routed.
+    fn take(queue: &Outbound) -> Batch {
+        let taken = queue.take().unwrap();
+        queue.settle(taken.messages, taken.payload, None);
+        taken.batch
+    }
+
+    #[test]
+    fn what_is_taken_counts_until_it_is_routed() {
+        let queue = queue(2, 0);
+        queue.offer(&"1".into()).unwrap();
+        queue.offer(&"2".into()).unwrap();
+        let taken = queue.take().unwrap();
+        assert_eq!(queue.offer(&"3".into()), Err(Refused::Full));
+        queue.settle(taken.messages, taken.payload, Some(taken.batch));
+        assert_eq!((queue.offer(&"3".into()), queue.depth()), (Err(Refused::Full), (2, 2)));
+        take(&queue);
+        assert!(queue.offer(&"3".into()).is_ok());
+    }
+
     #[test]
     fn exactly_the_mark_is_accepted() {
         for mark in [1, 2, 1_000] {
@@ -263,9 +300,9 @@ mod tests {
     fn what_is_given_back_comes_first_again() {
         let queue = queue(0, 0);
         queue.offer(&"1".into()).unwrap();
-        let first = queue.take().unwrap().batch;
+        let first = take(&queue);
         queue.offer(&"2".into()).unwrap();
-        let second = queue.take().unwrap().batch;
+        let second = take(&queue);
         queue.offer(&"3".into()).unwrap();
         queue.give_back([first, Batch::default(), second].into_iter());
         assert_eq!(queue.depth(), (3, 3));
@@ -282,7 +319,7 @@ mod tests {
         let (mut a, mut b) = (None, None);
         assert!(queue.poll_offer(&"a".into(), &mut a, &first_waker).is_pending());
         assert!(queue.poll_offer(&"b".into(), &mut b, &second_waker).is_pending());
-        queue.take().unwrap();
+        take(&queue);
         assert!(first.was_woken() && !second.was_woken());
         queue.leave(a.unwrap());
         assert!(second.was_woken());

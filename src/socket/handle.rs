@@ -111,8 +111,9 @@ impl<P: Pattern> Core<P> {
 
     pub(crate) async fn unbind(&self, endpoint: Endpoint) -> Result<(), DetachError> {
         for attachment in self.detach(AttachmentKind::Bound, endpoint)? {
-            // Only when the task has ended is the address free again; that it was aborted is no news.
-            let _ = attachment.task.await;
+            // Only when the task has ended is the address free again; that it was aborted is no news, and if its runtime stands
+            // still it does not end at all.
+            let _ = tokio::time::timeout(task::ABORTED_WITHIN, attachment.task).await;
         }
         Ok(())
     }
@@ -257,10 +258,15 @@ impl<P: Pattern> Core<P> {
         }
     }
 
+    /// Whether a message without a body would find room.
+    pub(crate) fn has_room(&self) -> bool {
+        self.shared.outbound.has_room()
+    }
+
     /// Queues a message once there is room.
     #[inline]
     pub(crate) fn send(&self, message: Message) -> Sending<'_, P> {
-        Sending { core: self, message, ticket: None }
+        Sending { core: self, message, ticket: None, is_done: false }
     }
 
     // --- receiving --------------------------------------------------------------------------------------------------
@@ -297,7 +303,7 @@ impl<P: Pattern> Core<P> {
 
     /// Drives the engine on the caller's time, unless somebody does already: work that is here is done here, without a
     /// hop to another task or thread.
-    fn take_turn(&self, sending: bool) -> bool {
+    pub(crate) fn take_turn(&self, sending: bool) -> bool {
         let mut engine = match self.engine.try_lock() {
             Ok(engine) => engine,
             Err(TryLockError::Poisoned(engine)) => engine.into_inner(),
@@ -324,6 +330,7 @@ pub(crate) struct Sending<'a, P: Pattern> {
     core: &'a Core<P>,
     message: Message,
     ticket: Option<Ticket>,
+    is_done: bool,
 }
 
 impl<P: Pattern> Future for Sending<'_, P> {
@@ -332,43 +339,40 @@ impl<P: Pattern> Future for Sending<'_, P> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if !this.core.is_acceptable(&this.message) {
-            return Poll::Ready(Err(SendError::TooLarge(std::mem::take(&mut this.message))));
-        }
+        assert!(!this.is_done, "a send was polled after it had finished");
         if this.core.is_due() && pin!(consume_budget()).poll(cx).is_pending() {
             return Poll::Pending;
         }
-        match this.core.offer(&this.message) {
-            Ok(()) if this.ticket.is_none() => Poll::Ready(Ok(())),
-            Ok(()) => this.served(),
-            Err(_) => this.poll_full(cx),
+        // The first look only: one that waits has its place among those who wait.
+        if this.ticket.is_none() && this.core.is_acceptable(&this.message) && this.core.offer(&this.message).is_ok() {
+            this.is_done = true;
+            return Poll::Ready(Ok(()));
         }
+        this.poll_slowly(cx)
     }
 }
 
 impl<P: Pattern> Sending<'_, P> {
-    /// Goes through the queue's lock once more to leave its waiters.
-    fn served(&mut self) -> Poll<Result<(), SendError>> {
-        if let Some(ticket) = self.ticket.take() {
-            self.core.shared.outbound.leave(ticket);
+    /// The queue is full or closed, or the message is not acceptable.
+    #[cold]
+    fn poll_slowly(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        if !self.core.is_acceptable(&self.message) {
+            self.is_done = true;
+            return Poll::Ready(Err(SendError::TooLarge(std::mem::take(&mut self.message))));
         }
-        Poll::Ready(Ok(()))
-    }
-
-    /// The queue is full, or closed.
-    fn poll_full(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        let this = self;
         ready!(pin!(consume_budget()).poll(cx));
-        this.core.take_turn(true);
-        let offered = this.core.shared.outbound.poll_offer(&this.message, &mut this.ticket, cx.waker());
-        match ready!(offered) {
+        self.core.take_turn(true);
+        let offered = self.core.shared.outbound.poll_offer(&self.message, &mut self.ticket, cx.waker());
+        let result = ready!(offered);
+        self.is_done = true;
+        match result {
             Ok(call_engine) => {
                 if call_engine {
-                    this.core.shared.signal.wake();
+                    self.core.shared.signal.wake();
                 }
                 Poll::Ready(Ok(()))
             }
-            Err(_) => Poll::Ready(Err(SendError::Closed(std::mem::take(&mut this.message)))),
+            Err(_) => Poll::Ready(Err(SendError::Closed(std::mem::take(&mut self.message)))),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures::Sink;
 
@@ -51,14 +51,15 @@ impl Pattern for Push {
 
     fn route(&mut self, batch: Batch, peers: &mut Peers) -> Option<Batch> {
         if let Some(slot) = self.ring.only() {
+            let mut batch = Some(batch);
             let has_room = peers.give(slot, |peer, _| {
-                peer.give(batch);
+                peer.give(batch.take().unwrap_or_default());
                 peer.has_room()
             });
             if has_room != Some(true) {
                 self.ring.leave(slot);
             }
-            return None;
+            return batch;
         }
         let mut messages = batch.into_spans();
         while !messages.is_empty() {
@@ -74,7 +75,7 @@ impl Pattern for Push {
                 _ => self.ring.leave(slot),
             }
         }
-        peers.recycle(messages.into_spare())
+        Some(messages.into_spare())
     }
 }
 
@@ -209,7 +210,8 @@ impl PushSocket {
         }
     }
 
-    /// The socket as a [`Sink`] of messages. Flushed means queued, as for [`send`](Self::send).
+    /// The socket as a [`Sink`] of messages. Flushed means queued, as for [`send`](Self::send); a sink that is dropped
+    /// without a flush may lose the one message that it still held.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -258,7 +260,8 @@ impl Future for SendMessage<'_> {
 #[derive(Debug)]
 pub struct MessageSink<'a> {
     socket: &'a PushSocket,
-    /// Accepted when there was room, which somebody else then took.
+    /// Accepted when there was room, which was too little for it, or which somebody else then took. Lost if the sink is
+    /// dropped before it is flushed.
     held: Option<Message>,
     ticket: RoomTicket,
 }
@@ -286,16 +289,26 @@ impl MessageSink<'_> {
 impl Sink<Message> for MessageSink<'_> {
     type Error = SendError;
 
+    /// Ready when a message is likely to find room.
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        self.poll_held(cx)
+        ready!(self.poll_held(cx))?;
+        let this = &mut *self;
+        if !this.socket.core.has_room() {
+            this.socket.core.take_turn(true);
+        }
+        this.ticket.poll(&this.socket.core, 0, cx).map(Ok)
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), SendError> {
-        if !self.socket.core.is_acceptable(&message) {
-            return Err(SendError::TooLarge(message));
+        match self.socket.try_send(message) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(message)) => {
+                self.held = Some(message);
+                Ok(())
+            }
+            Err(TrySendError::Closed(message)) => Err(SendError::Closed(message)),
+            Err(TrySendError::TooLarge(message)) => Err(SendError::TooLarge(message)),
         }
-        self.held = Some(message);
-        Ok(())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {

@@ -5,7 +5,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::error::ProtocolError;
 use crate::message::{Frame, Message};
-use crate::zmtp::frame::Header;
+use crate::zmtp::frame::{self, Header};
 use crate::zmtp::run::{Run, SHARE_FROM};
 
 /// The largest command that is accepted; the metadata of a handshake is a command, too.
@@ -131,7 +131,8 @@ impl Decoder {
                 Ok(body) => body,
                 Err(error) => break Some(error),
             };
-            let end = self.at + header.length + body;
+            // The limit may be as large as the number type.
+            let end = (self.at + header.length).saturating_add(body);
             if end > input.len() {
                 self.progress = before;
                 if messages == 0 && end > ASSEMBLE_FROM {
@@ -197,9 +198,9 @@ impl Decoder {
                 }
                 assembly.frames.push(Frame::from(body.buffer.freeze()));
                 if !body.more {
-                    let message = Message::from_frames(std::mem::take(&mut assembly.frames));
+                    let frames = std::mem::take(&mut assembly.frames);
                     self.assembly = None;
-                    return Ok(Decoded::Run(Run::whole(message)));
+                    return Ok(Decoded::Run(finish(frames)));
                 }
             }
             let Some(header) = Header::read(input)? else {
@@ -218,6 +219,22 @@ impl Decoder {
             assembly.body = Some(PartialBody { buffer, size, more: header.more() });
         }
     }
+}
+
+/// A run of one message. Small frames go back into their encoding, in which they take the least memory.
+fn finish(frames: Vec<Frame>) -> Run {
+    let payload: usize = frames.iter().map(|frame| frame.len()).sum();
+    let message = Message::from_frames(frames);
+    if message.frames().iter().any(|frame| frame.len() >= SHARE_FROM) {
+        return Run::whole(message);
+    }
+    let mut wire = Vec::new();
+    let last = message.frame_count() - 1;
+    for (index, frame) in message.iter().enumerate() {
+        frame::write_header(&mut wire, if index == last { 0 } else { frame::MORE }, frame.len());
+        wire.extend_from_slice(frame);
+    }
+    Run::packed(Bytes::from(wire), 1, payload)
 }
 
 /// Takes the command at the start of the input, if it is whole.
@@ -412,6 +429,31 @@ mod tests {
         assert!(matches!(decoder.decode(&mut input), Ok(Decoded::Incomplete)));
         let body = decoder.body_buffer().unwrap();
         assert!(body.get_ref().capacity() <= ALLOCATE_AHEAD);
+    }
+
+    #[test]
+    fn a_limit_as_large_as_the_number_type_makes_no_sum_overflow() {
+        let limits = Limits { message: usize::MAX, frames: usize::MAX };
+        for wire in [&b"\x02\xff\xff\xff\xff\xff\xff\xff\xff"[..], b"\x01\x01A\x02\xff\xff\xff\xff\xff\xff\xff\xf0"] {
+            let (mut decoder, mut input, mut out) = (Decoder::new(limits), BytesMut::from(wire), Vec::new());
+            assert_eq!(drain(&mut decoder, &mut input, &mut out), Ok(()));
+            assert!(out.is_empty() && decoder.is_inside_message());
+        }
+    }
+
+    #[test]
+    fn small_frames_that_were_assembled_are_kept_encoded() {
+        let mut wire = Vec::new();
+        encode(&Message::from(["a", "b", "c"]), &mut wire);
+        command::write_pong(&mut wire, b"");
+        let pong = wire.split_off(9);
+        wire.splice(6..6, pong);
+        let (mut decoder, mut input) = (Decoder::new(LIMITS), BytesMut::from(&wire[..]));
+        assert!(matches!(decoder.decode(&mut input), Ok(Decoded::Command(_))));
+        let Ok(Decoded::Run(mut run)) = decoder.decode(&mut input) else {
+            panic!("no run");
+        };
+        assert_eq!((run.is_packed(), run.next()), (true, Some(["a", "b", "c"].into())));
     }
 
     #[test]

@@ -83,6 +83,27 @@ impl Run {
         self.next_into(&mut slot).then_some(slot)
     }
 
+    /// Copies the messages out of the buffer that they were received in, so that it can be used again.
+    pub(crate) fn detach(&mut self) {
+        if let Body::Packed { wire, at } = &mut self.body {
+            *wire = Bytes::copy_from_slice(&wire[std::mem::take(at)..]);
+        }
+    }
+
+    /// How many bytes the messages take in memory.
+    pub(crate) fn memory(&self) -> usize {
+        match &self.body {
+            Body::Packed { wire, at } => wire.len() - at,
+            Body::Whole(Some(message)) => self.payload + message.frame_count() * size_of::<Frame>(),
+            Body::Whole(None) => 0,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_packed(&self) -> bool {
+        matches!(self.body, Body::Packed { .. })
+    }
+
     /// All frames of a message that is not yet whole.
     pub(crate) fn into_frames(self) -> Vec<Frame> {
         match self.body {
@@ -237,6 +258,15 @@ pub(crate) mod tests {
         assert!(run.split_front(|_, _, size| size < 2).is_none());
         let mut front = run.split_front(|_, _, size| size == 2).unwrap();
         assert_eq!((front.next(), run.next(), run.messages()), (Some(["b", "c"].into()), None, 0));
+    }
+
+    #[test]
+    fn a_detached_run_leaves_its_buffer_alone() {
+        let mut run = three();
+        run.next();
+        let before = run.memory();
+        run.detach();
+        assert_eq!((run.memory(), run.next()), (before, Some(["b", "c"].into())));
     }
 
     #[test]

@@ -186,10 +186,8 @@ async fn a_recv_polled_any_number_of_times_and_dropped_loses_nothing(place: Plac
 async fn a_dropped_sink_passes_its_turn_on(place: Place) {
     let (push, endpoint) = full_push(&place).await;
     let mut sink = push.sink();
-    sink.feed(numbered(1)).await.unwrap();
-    let mut flush = sink.flush();
-    let (polled, flag) = poll_once(Pin::new(&mut flush));
-    assert!(polled.is_pending());
+    let (polled, flag) = poll_once(Pin::new(&mut sink.feed(numbered(1))));
+    assert!(polled.is_pending(), "the queue is full");
     let other = tokio::spawn({
         let push = push.clone();
         async move { push.send(numbered(2)).await }
@@ -219,14 +217,13 @@ async fn a_stream_that_nobody_polls_keeps_nobody_from_messages(place: Place) {
 async fn a_sink_that_nobody_polls_keeps_nobody_from_sending(place: Place) {
     let (push, endpoint) = full_push(&place).await;
     let mut sink = push.sink();
-    sink.feed(numbered(1)).await.unwrap();
-    assert!(poll!(sink.flush()).is_pending());
+    assert!(poll!(sink.feed(numbered(1))).is_pending(), "the queue is full");
     let mut other = Box::pin(push.send(numbered(2)));
     assert!(poll!(&mut other).is_pending());
     let pull = new_pull();
     pull.connect(&endpoint).unwrap();
     within(other).await.unwrap();
-    within(sink.flush()).await.unwrap();
+    within(sink.send(numbered(1))).await.unwrap();
     let mut numbers = recv_numbers(&pull, 3).await;
     numbers.sort_unstable();
     assert_eq!(numbers, [0, 1, 2]);

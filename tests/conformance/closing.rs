@@ -296,12 +296,14 @@ async fn bytes_that_come_at_the_last_moment_cost_no_message_that_was_sent(place:
     // A connection that is closed with bytes unread is reset, and a reset discards what is still under way.
     peer.send(&ping(b"")).await;
     let closed = push.close();
-    let reading = async {
+    let reading = async move {
         let mut received = Vec::new();
         while let Some(message) = peer.message().await {
             let frames: Message = message.into_iter().collect();
             received.push(number(&frames));
         }
+        // Closing waits for this.
+        drop(peer);
         received
     };
     let (closed, received) = within(async { tokio::join!(closed, reading) }).await;
