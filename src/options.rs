@@ -61,7 +61,7 @@ impl Default for Options {
             receive: HighWaterMark::DEFAULT,
             linger: Duration::from_secs(5),
             max_message_size: 64 << 20,
-            max_frames: 1_024,
+            max_frames: 10_000,
             handshake_timeout: Duration::from_secs(10),
             max_pending_handshakes: 1_024,
             connect_timeout: Duration::from_secs(10),
@@ -130,7 +130,7 @@ macro_rules! common_options {
             self
         }
 
-        /// The largest number of frames in a message, sent or accepted. Default: 1,024.
+        /// The largest number of frames in a message, sent or accepted. Default: 10,000.
         pub fn max_frames(mut self, frames: usize) -> Self {
             self.options.max_frames = frames;
             self

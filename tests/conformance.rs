@@ -41,6 +41,8 @@ mod endpoints;
 mod events;
 #[path = "conformance/marks.rs"]
 mod marks;
+#[path = "conformance/pressure.rs"]
+mod pressure;
 #[path = "conformance/restarts.rs"]
 mod restarts;
 #[path = "conformance/routing.rs"]
