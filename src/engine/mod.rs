@@ -12,3 +12,4 @@ pub(crate) mod shared;
 pub(crate) mod slabs;
 pub(crate) mod state;
 pub(crate) mod task;
+pub(crate) mod timers;

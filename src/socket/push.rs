@@ -230,6 +230,10 @@ impl PushSocket {
     /// Closes the socket for all its handles: takes no more messages, hands what is queued to the kernel for up to the
     /// linger time, and ends all connections.
     ///
+    /// What the kernel has taken is flushed as far as this socket can tell, and on its way to the peer also when the process
+    /// ends; but a peer over IPC, or one that sends something meanwhile, might lose what it has not read. So this waits, for
+    /// the linger time at most, until those peers have closed their side.
+    ///
     /// # Errors
     ///
     /// [`CloseError`] if the runtime of the socket ended before.

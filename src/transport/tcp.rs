@@ -111,7 +111,6 @@ fn listen(address: SocketAddr, options: &Options) -> io::Result<TcpListener> {
         socket.set_only_v6(false)?;
     }
     socket.set_nonblocking(true)?;
-    #[cfg(unix)]
     socket.set_reuse_address(true)?;
     if let Some(bytes) = options.kernel_send_buffer {
         socket.set_send_buffer_size(bytes)?;

@@ -1,0 +1,67 @@
+//! Time: the step that looks at deadlines, and when the next one is.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::engine::pattern::Pattern;
+use crate::engine::slabs::Slabs;
+use crate::engine::state::Engine;
+use crate::error::ProtocolError;
+use crate::monitor::DisconnectReason;
+
+/// A socket that has had no traffic for this long gives its large buffers back.
+const RELEASE_AFTER: Duration = Duration::from_secs(1);
+
+impl<P: Pattern> Engine<P> {
+    /// Ends what has run out of time.
+    pub(super) fn expire(&mut self) {
+        if self.release_at.is_none() && self.busy && (self.slabs.is_large() || !P::RECEIVES) {
+            self.release_at = Some(Instant::now() + RELEASE_AFTER);
+        }
+        if self.handshakes.is_empty() && self.leaving.is_empty() && self.release_at.is_none() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(&(deadline, slot, id)) = self.leaving.front() {
+            let pending = self.peers.get_mut(slot).is_some_and(|peer| peer.about.id == id);
+            if pending && deadline > now {
+                break;
+            }
+            self.leaving.pop_front();
+            if pending {
+                self.end(slot, DisconnectReason::Local);
+            }
+        }
+        while let Some(&(deadline, slot, id)) = self.handshakes.front() {
+            let pending =
+                self.peers.get_mut(slot).is_some_and(|peer| peer.about.id == id && !peer.connection.is_ready());
+            if pending && deadline > now {
+                break;
+            }
+            self.handshakes.pop_front();
+            if pending {
+                self.refuse(slot, ProtocolError::HandshakeTimeout);
+            }
+        }
+        if self.release_at.is_some_and(|at| at <= now) {
+            self.release_at = None;
+            if !self.busy {
+                self.slabs = Slabs::default();
+                self.shared.outbound.release();
+                self.peers.release();
+            } else {
+                self.release_at = Some(now + RELEASE_AFTER);
+            }
+            self.busy = false;
+        }
+    }
+
+    /// When the next deadline is.
+    pub(super) fn deadline(&self, is_closed: bool) -> Option<Instant> {
+        let handshake = self.handshakes.front().map(|(deadline, ..)| *deadline);
+        let linger = self.closing.and_then(|closing| closing.deadline).filter(|_| !is_closed);
+        let leaving = self.leaving.front().map(|(deadline, ..)| *deadline);
+        handshake.into_iter().chain(leaving).chain(linger).chain(self.release_at).min()
+    }
+}
