@@ -100,6 +100,8 @@ impl<P: Pattern> Engine<P> {
         self.waiting.retain(|other| *other != slot);
         if !waiting.is_empty() {
             self.orphans.push_back((slot, waiting));
+            // Before anybody hears that the peer has gone.
+            self.admit();
         }
         if let Some(ended) = ended {
             // If the dialling task is gone nobody needs to know.

@@ -16,11 +16,7 @@ pub(crate) struct Cell {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pattern {
     /// `senders` PUSH sockets in one process, `receivers` PULL sockets in another.
-    Pipeline {
-        senders: usize,
-        receivers: usize,
-        shared: bool,
-    },
+    Pipeline { senders: usize, receivers: usize, shared: bool },
     /// Round trips over two PUSH/PULL pairs, with both processes on one core or on two.
     PingPong { cores: usize },
     /// One PUB, and all SUBs in one process.
@@ -44,29 +40,13 @@ impl fmt::Display for Cell {
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pipeline {
-                senders: 1,
-                receivers: 1,
-                shared: false,
-            } => write!(f, "push-pull"),
-            Self::Pipeline {
-                senders: 1,
-                receivers: 1,
-                shared: true,
-            } => write!(f, "push-pull-shared"),
-            Self::Pipeline {
-                senders, receivers, ..
-            } => write!(f, "push-pull-{senders}-to-{receivers}"),
+            Self::Pipeline { senders: 1, receivers: 1, shared: false } => write!(f, "push-pull"),
+            Self::Pipeline { senders: 1, receivers: 1, shared: true } => write!(f, "push-pull-shared"),
+            Self::Pipeline { senders, receivers, .. } => write!(f, "push-pull-{senders}-to-{receivers}"),
             Self::PingPong { cores: 1 } => write!(f, "ping-pong-one-core"),
             Self::PingPong { .. } => write!(f, "ping-pong-two-cores"),
-            Self::PubSub {
-                subscribers,
-                lossy: false,
-            } => write!(f, "pub-sub-to-{subscribers}"),
-            Self::PubSub {
-                subscribers,
-                lossy: true,
-            } => write!(f, "pub-sub-lossy-to-{subscribers}"),
+            Self::PubSub { subscribers, lossy: false } => write!(f, "pub-sub-to-{subscribers}"),
+            Self::PubSub { subscribers, lossy: true } => write!(f, "pub-sub-lossy-to-{subscribers}"),
             Self::Idle { peers } => write!(f, "idle-{peers}"),
         }
     }
@@ -85,62 +65,31 @@ impl fmt::Display for Transport {
 pub(crate) fn all(extent: Extent) -> Vec<Cell> {
     let quick = extent == Extent::Quick;
     let full = extent == Extent::Full;
-    let sizes: &[usize] = if quick {
-        &[64, 1024]
-    } else {
-        &[16, 64, 256, 1024, 8192, 65_536, 1_048_576]
-    };
+    let sizes: &[usize] = if quick { &[64, 1024] } else { &[16, 64, 256, 1024, 8192, 65_536, 1_048_576] };
     let small: &[usize] = if quick { &[64] } else { &[64, 1024] };
     let large: &[usize] = if full { sizes } else { &[65_536, 1_048_576] };
     let audiences: &[usize] = if quick { &[8] } else { &[1, 8, 64] };
     let crowds: &[u64] = if full { &[1_000, 5_000] } else { &[1_000] };
-    let pipeline = |senders, receivers, shared| Pattern::Pipeline {
-        senders,
-        receivers,
-        shared,
-    };
+    let pipeline = |senders, receivers, shared| Pattern::Pipeline { senders, receivers, shared };
 
     let mut patterns: Vec<(Pattern, &[usize])> = vec![(pipeline(1, 1, false), sizes)];
     if !quick {
         patterns.push((pipeline(1, 1, true), large));
     }
-    patterns.extend([
-        (pipeline(1, 8, false), small),
-        (pipeline(8, 1, false), small),
-    ]);
+    patterns.extend([(pipeline(1, 8, false), small), (pipeline(8, 1, false), small)]);
     patterns.extend([1, 2].map(|cores| (Pattern::PingPong { cores }, &[64][..])));
     for &subscribers in audiences {
-        patterns.push((
-            Pattern::PubSub {
-                subscribers,
-                lossy: false,
-            },
-            small,
-        ));
+        patterns.push((Pattern::PubSub { subscribers, lossy: false }, small));
         if !quick {
-            patterns.push((
-                Pattern::PubSub {
-                    subscribers,
-                    lossy: true,
-                },
-                small,
-            ));
+            patterns.push((Pattern::PubSub { subscribers, lossy: true }, small));
         }
     }
-    patterns.extend(
-        crowds
-            .iter()
-            .map(|&peers| (Pattern::Idle { peers }, &[64][..])),
-    );
+    patterns.extend(crowds.iter().map(|&peers| (Pattern::Idle { peers }, &[64][..])));
 
     let mut cells = Vec::new();
     for (pattern, sizes) in patterns {
         for transport in [Transport::Tcp, Transport::Ipc] {
-            cells.extend(sizes.iter().map(|&size| Cell {
-                pattern,
-                transport,
-                size,
-            }));
+            cells.extend(sizes.iter().map(|&size| Cell { pattern, transport, size }));
         }
     }
     cells

@@ -36,9 +36,8 @@ text { font: 12px sans-serif; fill: #24292f }
 pub(crate) fn write_all(folder: &Path, results: &Results) -> Result<()> {
     let mut cells = results.cells();
     while let Some(first) = cells.first().copied() {
-        let (group, rest): (Vec<Cell>, Vec<Cell>) = cells
-            .iter()
-            .partition(|cell| cell.pattern == first.pattern && cell.transport == first.transport);
+        let (group, rest): (Vec<Cell>, Vec<Cell>) =
+            cells.iter().partition(|cell| cell.pattern == first.pattern && cell.transport == first.transport);
         let file = folder.join(format!("{}-{}.svg", first.pattern, first.transport));
         svg::save(file, &draw(&first, &group, results))?;
         cells = rest;
@@ -48,40 +47,22 @@ pub(crate) fn write_all(folder: &Path, results: &Results) -> Result<()> {
 
 fn draw(first: &Cell, group: &[Cell], results: &Results) -> Document {
     let (unit, more_is_better, _) = score(first);
-    let tallest = group
-        .iter()
-        .map(|cell| results.of(cell).len())
-        .max()
-        .unwrap_or(0);
+    let tallest = group.iter().map(|cell| results.of(cell).len()).max().unwrap_or(0);
     let panel_height = HEAD_HEIGHT + ROW_HEIGHT * tallest as f64;
     let columns = group.len().min(PANELS_PER_ROW);
     let lines = group.len().div_ceil(PANELS_PER_ROW);
     let width = PANEL_WIDTH * columns as f64 + 20.0;
     let height = TITLE_HEIGHT + panel_height * lines as f64 + 10.0;
-    let better = if more_is_better {
-        "longer is better"
-    } else {
-        "shorter is better"
-    };
+    let better = if more_is_better { "longer is better" } else { "shorter is better" };
     let title = format!("{} over {}", first.pattern, first.transport);
     let mut document = Document::new()
         .set("viewBox", (0.0, 0.0, width, height))
         .set("width", width)
         .set("height", height)
         .add(Style::new(STYLE))
-        .add(
-            Rectangle::new()
-                .set("class", "paper")
-                .set("width", width)
-                .set("height", height),
-        )
+        .add(Rectangle::new().set("class", "paper").set("width", width).set("height", height))
         .add(text(&title, "title", 10.0, 22.0))
-        .add(text(
-            &format!("{unit}, {better}; medians, lines from the lowest to the highest run"),
-            "",
-            10.0,
-            40.0,
-        ));
+        .add(text(&format!("{unit}, {better}; medians, lines from the lowest to the highest run"), "", 10.0, 40.0));
     for (index, cell) in group.iter().enumerate() {
         let x = 10.0 + PANEL_WIDTH * (index % PANELS_PER_ROW) as f64;
         let y = TITLE_HEIGHT + panel_height * (index / PANELS_PER_ROW) as f64;
@@ -97,10 +78,7 @@ fn draw_panel(mut document: Document, cell: &Cell, results: &Results, x: f64, y:
         .into_iter()
         .filter_map(|(peer, outcomes)| Some((peer, Spread::of(&outcomes, value)?)))
         .collect();
-    let longest = bars
-        .iter()
-        .map(|(_, spread)| spread.most)
-        .fold(f64::MIN_POSITIVE, f64::max);
+    let longest = bars.iter().map(|(_, spread)| spread.most).fold(f64::MIN_POSITIVE, f64::max);
     let scale = (PANEL_WIDTH - LABEL_WIDTH - VALUE_WIDTH) / longest;
     document = document.add(text(&size_label(cell.size), "head", x, y + 18.0));
     for (row, (peer, spread)) in bars.iter().enumerate() {
@@ -123,25 +101,18 @@ fn draw_panel(mut document: Document, cell: &Cell, results: &Results, x: f64, y:
             .set("x2", round(left + spread.most * scale))
             .set("y1", top + BAR_HEIGHT / 2.0)
             .set("y2", top + BAR_HEIGHT / 2.0);
-        document = document
-            .add(text(&peer.label(), "", x, top + 11.0))
-            .add(bar)
-            .add(range)
-            .add(text(
-                &short(spread.median),
-                "",
-                round(left + spread.most * scale + 5.0),
-                top + 11.0,
-            ));
+        document = document.add(text(&peer.label(), "", x, top + 11.0)).add(bar).add(range).add(text(
+            &short(spread.median),
+            "",
+            round(left + spread.most * scale + 5.0),
+            top + 11.0,
+        ));
     }
     document
 }
 
 fn text(content: &str, class: &str, x: f64, y: f64) -> Text {
-    Text::new(content)
-        .set("class", class)
-        .set("x", x)
-        .set("y", y)
+    Text::new(content).set("class", class).set("x", x).set("y", y)
 }
 
 fn round(value: f64) -> f64 {

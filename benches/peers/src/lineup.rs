@@ -17,11 +17,7 @@ pub(crate) struct Peer {
 }
 
 const fn peer(name: &'static str, variant: &'static str, from: Extent) -> Peer {
-    Peer {
-        name,
-        variant,
-        from,
-    }
+    Peer { name, variant, from }
 }
 
 /// Everybody, in the order of the tables.
@@ -49,11 +45,7 @@ const LINEUP: [Peer; 18] = [
 impl Peer {
     /// `name` or `name/variant`.
     pub(crate) fn label(&self) -> String {
-        if self.variant == "default" {
-            self.name.to_owned()
-        } else {
-            format!("{}/{}", self.name, self.variant)
-        }
+        if self.variant == "default" { self.name.to_owned() } else { format!("{}/{}", self.name, self.variant) }
     }
 
     /// Whether this peer can play in a cell at all.
@@ -64,10 +56,7 @@ impl Peer {
             // Two spinning processes on one core only take each other's time slices.
             ("raw", "spin") => cell.pattern == Pattern::PingPong { cores: 2 },
             // Its frames are the same bytes whether the payload is shared or not.
-            ("raw", _) => {
-                ping_pong
-                    || pipeline && !matches!(cell.pattern, Pattern::Pipeline { shared: true, .. })
-            }
+            ("raw", _) => ping_pong || pipeline && !matches!(cell.pattern, Pattern::Pipeline { shared: true, .. }),
             // A socket driven by its owner, one connection, TCP only; it has no PUSH and no PULL.
             ("omq", "exclusive") => ping_pong && cell.transport == Transport::Tcp,
             ("rzmq", "uring") => cell.transport == Transport::Tcp,
@@ -96,20 +85,11 @@ impl Peer {
 /// The peers of an extent, or of `only` (a full name with its variant is taken from any extent).
 pub(crate) fn choose(extent: Extent, only: &[String]) -> Result<Vec<Peer>> {
     for wanted in only {
-        ensure!(
-            LINEUP.iter().any(|peer| peer.is_named(wanted)),
-            "there is no peer {wanted}"
-        );
+        ensure!(LINEUP.iter().any(|peer| peer.is_named(wanted)), "there is no peer {wanted}");
     }
     let wanted = |peer: &Peer| {
-        let asked = |wanted: &String| {
-            peer.is_named(wanted) && (wanted.contains('/') || peer.from <= extent)
-        };
-        if only.is_empty() {
-            peer.from <= extent
-        } else {
-            only.iter().any(asked)
-        }
+        let asked = |wanted: &String| peer.is_named(wanted) && (wanted.contains('/') || peer.from <= extent);
+        if only.is_empty() { peer.from <= extent } else { only.iter().any(asked) }
     };
     Ok(LINEUP.into_iter().filter(wanted).collect())
 }

@@ -67,25 +67,17 @@ fn main() -> Result<()> {
         (_, true) => Extent::Full,
         _ => Extent::Normal,
     };
-    let cells: Vec<Cell> = cell::all(extent)
-        .into_iter()
-        .filter(|cell| args.cells.is_match(&cell.to_string()))
-        .collect();
+    let cells: Vec<Cell> =
+        cell::all(extent).into_iter().filter(|cell| args.cells.is_match(&cell.to_string())).collect();
     if args.list {
         cells.iter().for_each(|cell| println!("{cell}"));
         return Ok(());
     }
     let peers = lineup::choose(extent, &args.only)?;
-    ensure!(
-        !cells.is_empty(),
-        "no cell has a name that matches {}",
-        args.cells
-    );
+    ensure!(!cells.is_empty(), "no cell has a name that matches {}", args.cells);
     let home = Path::new(env!("CARGO_MANIFEST_DIR"));
     let bench = Bench::new(build(home, &peers)?, extent)?;
-    let runs = args
-        .runs
-        .unwrap_or(if extent == Extent::Quick { 3 } else { 5 });
+    let runs = args.runs.unwrap_or(if extent == Extent::Quick { 3 } else { 5 });
     let machine = machine::describe(home)?;
     println!("{machine}\n");
 
@@ -102,46 +94,24 @@ fn main() -> Result<()> {
 /// Builds the peers that are wanted, and nothing else; returns where their binaries are.
 fn build(home: &Path, peers: &[Peer]) -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .args([
-            "build",
-            "--release",
-            "--package",
-            "peer-raw",
-            "--manifest-path",
-        ])
-        .arg(home.join("Cargo.toml"));
+    cargo.args(["build", "--release", "--package", "peer-raw", "--manifest-path"]).arg(home.join("Cargo.toml"));
     for peer in peers {
         cargo.args(["--package", &format!("peer-{}", peer.name)]);
     }
-    ensure!(
-        cargo.status().context("starting cargo")?.success(),
-        "the peers do not build; --only picks some"
-    );
+    ensure!(cargo.status().context("starting cargo")?.success(), "the peers do not build; --only picks some");
     // The peers lie beside this program, whatever the target directory is, if it was built with --release.
     let here = std::env::current_exe()?;
-    let profiles = here
-        .parent()
-        .and_then(Path::parent)
-        .context("this program lies in no target directory")?;
+    let profiles = here.parent().and_then(Path::parent).context("this program lies in no target directory")?;
     Ok(profiles.join("release"))
 }
 
 /// Runs all cells; a peer that fails in a cell is out of it, and the table says why.
 fn run(bench: &Bench, cells: &[Cell], peers: &[Peer], runs: usize) -> Result<Results> {
-    let plan: Vec<(&Cell, Vec<&Peer>)> = cells
-        .iter()
-        .map(|cell| {
-            (
-                cell,
-                peers.iter().filter(|peer| peer.supports(cell)).collect(),
-            )
-        })
-        .collect();
+    let plan: Vec<(&Cell, Vec<&Peer>)> =
+        cells.iter().map(|cell| (cell, peers.iter().filter(|peer| peer.supports(cell)).collect())).collect();
     let steps: usize = plan.iter().map(|(_, peers)| peers.len() * (runs + 1)).sum();
-    let bar = ProgressBar::new(steps as u64).with_style(ProgressStyle::with_template(
-        "{bar:30} {pos}/{len} {elapsed_precise} (left {eta}) {msg}",
-    )?);
+    let bar = ProgressBar::new(steps as u64)
+        .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed_precise} (left {eta}) {msg}")?);
     let mut results = Results::default();
     for (cell, peers) in plan {
         let mut field = Vec::new();

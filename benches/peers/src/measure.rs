@@ -92,12 +92,7 @@ impl Bench {
             Extent::Full => 1.5,
         };
         let folder = TempDir::with_prefix("peers-").context("making a folder for IPC endpoints")?;
-        Ok(Self {
-            binaries,
-            folder,
-            next_path: AtomicUsize::new(0),
-            target,
-        })
+        Ok(Self { binaries, folder, next_path: AtomicUsize::new(0), target })
     }
 
     /// Finds how many messages fill a run; warms the peer up by the way.
@@ -105,11 +100,7 @@ impl Bench {
         if let Pattern::Idle { peers } = cell.pattern {
             return Ok(peers);
         }
-        let audience = if let Pattern::PubSub { subscribers, .. } = cell.pattern {
-            subscribers
-        } else {
-            1
-        };
+        let audience = if let Pattern::PubSub { subscribers, .. } = cell.pattern { subscribers } else { 1 };
         let mut count = (16_000_000 / cell.size as u64 / audience as u64).clamp(16, 4_000);
         loop {
             let outcome = self.measure(cell, peer, count)?;
@@ -126,15 +117,11 @@ impl Bench {
     /// One run with `count` messages.
     pub(crate) fn measure(&self, cell: &Cell, peer: &Peer, count: u64) -> Result<Outcome> {
         match cell.pattern {
-            Pattern::Pipeline {
-                senders,
-                receivers,
-                shared,
-            } => self.pipeline(cell, peer, count, senders, receivers, shared),
-            Pattern::PingPong { cores } => self.ping_pong(cell, peer, count, cores),
-            Pattern::PubSub { subscribers, lossy } => {
-                self.pub_sub(cell, peer, count, subscribers, lossy)
+            Pattern::Pipeline { senders, receivers, shared } => {
+                self.pipeline(cell, peer, count, senders, receivers, shared)
             }
+            Pattern::PingPong { cores } => self.ping_pong(cell, peer, count, cores),
+            Pattern::PubSub { subscribers, lossy } => self.pub_sub(cell, peer, count, subscribers, lossy),
             Pattern::Idle { peers } => self.idle(cell, peer, peers),
         }
     }
@@ -167,27 +154,13 @@ impl Bench {
         let pinged: Report = ping.json()?;
         pong.release();
         let ponged: Report = pong.json()?;
-        Ok(Outcome::new(
-            &pinged,
-            &Report {
-                seconds: pinged.seconds,
-                ..ponged
-            },
-        ))
+        Ok(Outcome::new(&pinged, &Report { seconds: pinged.seconds, ..ponged }))
     }
 
-    fn pub_sub(
-        &self,
-        cell: &Cell,
-        peer: &Peer,
-        count: u64,
-        subscribers: usize,
-        lossy: bool,
-    ) -> Result<Outcome> {
+    fn pub_sub(&self, cell: &Cell, peer: &Peer, count: u64, subscribers: usize, lossy: bool) -> Result<Outcome> {
         let lossy = if lossy { "--lossy" } else { "" };
         let publisher = format!("--peers {subscribers} {lossy}");
-        let mut publisher =
-            self.start(cell, peer, "pub", &self.endpoint(cell), count, &publisher)?;
+        let mut publisher = self.start(cell, peer, "pub", &self.endpoint(cell), count, &publisher)?;
         let endpoint = publisher.announced("ready")?;
         let subs = format!("--sockets {subscribers} {lossy}");
         let mut subs = self.start(cell, peer, "sub", &endpoint, count, &subs)?;
@@ -207,11 +180,8 @@ impl Bench {
             host.json()
         };
         let before = sample(SETTLE)?;
-        let mut crowd = Process::start(
-            &self.binaries.join("peer-raw"),
-            &arguments("crowd", &endpoint, 64, peers, ""),
-            LIMIT,
-        )?;
+        let mut crowd =
+            Process::start(&self.binaries.join("peer-raw"), &arguments("crowd", &endpoint, 64, peers, ""), LIMIT)?;
         let connected: Report = crowd.json()?;
         let quiet = sample(SETTLE)?;
         let later = sample(WATCH)?;
@@ -220,29 +190,15 @@ impl Bench {
             seconds: connected.seconds,
             rate: peers as f64 / connected.seconds,
             peer_kib: Some(quiet.rss_kib.saturating_sub(before.rss_kib) as f64 / peers as f64),
-            idle_cpu_us_per_s: Some(
-                (later.cpu_seconds - quiet.cpu_seconds) * 1e6 / WATCH.as_secs_f64(),
-            ),
+            idle_cpu_us_per_s: Some((later.cpu_seconds - quiet.cpu_seconds) * 1e6 / WATCH.as_secs_f64()),
             ..Outcome::default()
         })
     }
 
-    fn start(
-        &self,
-        cell: &Cell,
-        peer: &Peer,
-        role: &str,
-        endpoint: &str,
-        count: u64,
-        more: &str,
-    ) -> Result<Process> {
+    fn start(&self, cell: &Cell, peer: &Peer, role: &str, endpoint: &str, count: u64, more: &str) -> Result<Process> {
         let mut arguments = arguments(role, endpoint, cell.size, count, more);
         arguments.extend(["--variant".to_owned(), peer.variant.to_owned()]);
-        Process::start(
-            &self.binaries.join(format!("peer-{}", peer.name)),
-            &arguments,
-            LIMIT,
-        )
+        Process::start(&self.binaries.join(format!("peer-{}", peer.name)), &arguments, LIMIT)
     }
 
     /// An endpoint to bind that nobody else uses.
@@ -251,10 +207,7 @@ impl Bench {
             Transport::Tcp => "tcp://127.0.0.1:0".to_owned(),
             Transport::Ipc => {
                 let number = self.next_path.fetch_add(1, Ordering::Relaxed);
-                format!(
-                    "ipc://{}",
-                    self.folder.path().join(number.to_string()).display()
-                )
+                format!("ipc://{}", self.folder.path().join(number.to_string()).display())
             }
         }
     }
@@ -263,18 +216,6 @@ impl Bench {
 fn arguments(role: &str, endpoint: &str, size: usize, count: u64, more: &str) -> Vec<String> {
     let size = size.to_string();
     let count = count.to_string();
-    let first = [
-        role,
-        "--endpoint",
-        endpoint,
-        "--size",
-        &size,
-        "--count",
-        &count,
-    ];
-    first
-        .into_iter()
-        .chain(more.split_whitespace())
-        .map(str::to_owned)
-        .collect()
+    let first = [role, "--endpoint", endpoint, "--size", &size, "--count", &count];
+    first.into_iter().chain(more.split_whitespace()).map(str::to_owned).collect()
 }

@@ -39,10 +39,7 @@ impl Process {
         let (sender, lines) = mpsc::channel();
         if let Some(output) = child.stdout.take() {
             thread::spawn(move || {
-                BufReader::new(output)
-                    .lines()
-                    .map_while(Result::ok)
-                    .try_for_each(|line| sender.send(line))
+                BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
             });
         }
         let complaints = Arc::new(Mutex::new(String::new()));
@@ -58,22 +55,12 @@ impl Process {
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         let name = format!("{name} {}", arguments.first().map_or("", String::as_str));
         let input = child.stdin.take();
-        Ok(Self {
-            child,
-            input,
-            lines,
-            complaints,
-            deadline: Instant::now() + limit,
-            name,
-        })
+        Ok(Self { child, input, lines, complaints, deadline: Instant::now() + limit, name })
     }
 
     /// The next line that it prints.
     pub(crate) fn line(&mut self) -> Result<String> {
-        match self
-            .lines
-            .recv_timeout(self.deadline.saturating_duration_since(Instant::now()))
-        {
+        match self.lines.recv_timeout(self.deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => Ok(line),
             Err(RecvTimeoutError::Timeout) => bail!("{} took too long", self.name),
             Err(RecvTimeoutError::Disconnected) => Err(self.failure()),
@@ -83,9 +70,7 @@ impl Process {
     /// The next line, which must begin with `word`; returns the rest.
     pub(crate) fn announced(&mut self, word: &str) -> Result<String> {
         let line = self.line()?;
-        let rest = line
-            .strip_prefix(word)
-            .ok_or_else(|| anyhow!("{} said {line:?}, not {word}", self.name))?;
+        let rest = line.strip_prefix(word).ok_or_else(|| anyhow!("{} said {line:?}, not {word}", self.name))?;
         Ok(rest.trim().to_owned())
     }
 
@@ -98,9 +83,7 @@ impl Process {
     /// Sends it an empty line.
     pub(crate) fn nudge(&mut self) -> Result<()> {
         if let Some(input) = &mut self.input {
-            input
-                .write_all(b"\n")
-                .with_context(|| format!("nudging {}", self.name))?;
+            input.write_all(b"\n").with_context(|| format!("nudging {}", self.name))?;
         }
         Ok(())
     }
@@ -115,14 +98,8 @@ impl Process {
         let status = self.child.wait();
         // The thread that reads the complaints sees their end at the same time as this one.
         thread::sleep(Duration::from_millis(20));
-        let complaints = self
-            .complaints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let first = complaints
-            .lines()
-            .find(|line| !line.trim().is_empty())
-            .unwrap_or("no message");
+        let complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = complaints.lines().find(|line| !line.trim().is_empty()).unwrap_or("no message");
         match status {
             Ok(status) => anyhow!("{} ended with {status}: {first}", self.name),
             Err(error) => anyhow!("{} is gone: {error}", self.name),

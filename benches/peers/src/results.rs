@@ -47,17 +47,12 @@ impl Results {
 
     /// A cell's failures.
     pub(crate) fn failures(&self, cell: &Cell) -> impl Iterator<Item = (Peer, &str)> {
-        self.failures
-            .iter()
-            .filter(move |(of, ..)| of == cell)
-            .map(|(_, peer, error)| (*peer, error.as_str()))
+        self.failures.iter().filter(move |(of, ..)| of == cell).map(|(_, peer, error)| (*peer, error.as_str()))
     }
 
     /// Writes one line per run.
     pub(crate) fn write_csv(&self, path: &Path) -> Result<()> {
-        let mut csv = csv::WriterBuilder::new()
-            .has_headers(false)
-            .from_path(path)?;
+        let mut csv = csv::WriterBuilder::new().has_headers(false).from_path(path)?;
         csv.write_record([
             "pattern",
             "transport",
@@ -79,11 +74,7 @@ impl Results {
             "idle_cpu_us_per_s",
         ])?;
         for (cell, peer, run, outcome) in &self.runs {
-            let place = (
-                cell.pattern.to_string(),
-                cell.transport.to_string(),
-                cell.size,
-            );
+            let place = (cell.pattern.to_string(), cell.transport.to_string(), cell.size);
             csv.serialize((place, peer.name, peer.variant, run, outcome))?;
         }
         Ok(csv.flush()?)

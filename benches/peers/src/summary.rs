@@ -15,24 +15,13 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    pub(crate) fn of(
-        outcomes: &[Outcome],
-        value: impl Fn(&Outcome) -> Option<f64>,
-    ) -> Option<Self> {
+    pub(crate) fn of(outcomes: &[Outcome], value: impl Fn(&Outcome) -> Option<f64>) -> Option<Self> {
         let mut values: Vec<f64> = outcomes.iter().filter_map(value).collect();
         values.sort_unstable_by(f64::total_cmp);
         let (least, most) = (*values.first()?, *values.last()?);
         let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 {
-            values[middle]
-        } else {
-            (values[middle - 1] + values[middle]) / 2.0
-        };
-        Some(Self {
-            median,
-            least,
-            most,
-        })
+        let median = if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
+        Some(Self { median, least, most })
     }
 }
 
@@ -58,12 +47,8 @@ fn details(cell: &Cell) -> &'static [Column] {
         Pattern::Pipeline { .. } | Pattern::PubSub { .. } => &[
             ("CPU µs/msg send", |outcome| outcome.send_cpu_us),
             ("recv", |outcome| outcome.receive_cpu_us),
-            ("peak MiB send", |outcome| {
-                outcome.send_peak_kib.map(|kib| kib as f64 / 1024.0)
-            }),
-            ("recv", |outcome| {
-                outcome.receive_peak_kib.map(|kib| kib as f64 / 1024.0)
-            }),
+            ("peak MiB send", |outcome| outcome.send_peak_kib.map(|kib| kib as f64 / 1024.0)),
+            ("recv", |outcome| outcome.receive_peak_kib.map(|kib| kib as f64 / 1024.0)),
         ],
         Pattern::PingPong { .. } => &[
             ("p99", |outcome| outcome.p99_us),
@@ -71,10 +56,9 @@ fn details(cell: &Cell) -> &'static [Column] {
             ("CPU µs/trip ping", |outcome| outcome.send_cpu_us),
             ("pong", |outcome| outcome.receive_cpu_us),
         ],
-        Pattern::Idle { .. } => &[
-            ("connects/s", |outcome| Some(outcome.rate)),
-            ("CPU µs/s for all", |outcome| outcome.idle_cpu_us_per_s),
-        ],
+        Pattern::Idle { .. } => {
+            &[("connects/s", |outcome| Some(outcome.rate)), ("CPU µs/s for all", |outcome| outcome.idle_cpu_us_per_s)]
+        }
     }
 }
 
@@ -91,20 +75,12 @@ pub(crate) fn table(cell: &Cell, results: &Results) -> String {
         let range = format!("{}–{}", short(spread.least), short(spread.most));
         let mut row = vec![peer.label(), short(spread.median), range];
         for (_, value) in details {
-            row.push(
-                Spread::of(&outcomes, value)
-                    .map_or_else(|| "–".to_owned(), |spread| short(spread.median)),
-            );
+            row.push(Spread::of(&outcomes, value).map_or_else(|| "–".to_owned(), |spread| short(spread.median)));
         }
         rows.push(row);
     }
     let widths: Vec<usize> = (0..rows[0].len())
-        .map(|column| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
         .collect();
     let mut table = format!("\n{cell}\n");
     for row in &rows {
@@ -142,12 +118,8 @@ mod tests {
 
     #[test]
     fn a_spread_has_the_middle_and_both_ends() {
-        let outcomes = [3.0, 1.0, 10.0, 2.0].map(|rate| Outcome {
-            rate,
-            ..Outcome::default()
-        });
-        let spread = Spread::of(&outcomes, |outcome| Some(outcome.rate))
-            .map(|s| (s.least, s.median, s.most));
+        let outcomes = [3.0, 1.0, 10.0, 2.0].map(|rate| Outcome { rate, ..Outcome::default() });
+        let spread = Spread::of(&outcomes, |outcome| Some(outcome.rate)).map(|s| (s.least, s.median, s.most));
         assert_eq!(spread, Some((1.0, 2.5, 10.0)));
         assert!(Spread::of(&outcomes, |outcome| outcome.p50_us).is_none());
     }

@@ -56,11 +56,7 @@ impl Ledger {
         }
         self.received += 1;
         if body.len() != self.size {
-            self.fail(format!(
-                "a message of {} bytes instead of {}",
-                body.len(),
-                self.size
-            ));
+            self.fail(format!("a message of {} bytes instead of {}", body.len(), self.size));
         } else if self.order != Order::Unnumbered {
             self.check_order(socket, body);
         }
@@ -81,26 +77,16 @@ impl Ledger {
         let Some((source, counter)) = read_head(body) else {
             return self.fail("a message without a head".to_owned());
         };
-        let lane = if self.order == Order::Exact {
-            source
-        } else {
-            socket
-        };
+        let lane = if self.order == Order::Exact { source } else { socket };
         let Some(next) = self.next.get_mut(lane) else {
             return self.fail(format!("a message from the unknown source {lane}"));
         };
         let expected = *next;
-        let in_order = if self.order == Order::Exact {
-            counter == expected
-        } else {
-            counter >= expected
-        };
+        let in_order = if self.order == Order::Exact { counter == expected } else { counter >= expected };
         *next = counter + 1;
         self.sum = self.sum.wrapping_add(counter);
         if !in_order {
-            self.fail(format!(
-                "message {counter} of lane {lane} came where {expected} was due"
-            ));
+            self.fail(format!("message {counter} of lane {lane} came where {expected} was due"));
         }
     }
 
@@ -112,11 +98,7 @@ impl Ledger {
     /// Closes the books: seconds from the first to the last message, and the CPU seconds used meanwhile.
     pub fn close(self) -> Result<(f64, f64)> {
         if let Some(fault) = self.fault {
-            bail!(
-                "{fault} (after {} of {} messages)",
-                self.received,
-                self.wanted
-            );
+            bail!("{fault} (after {} of {} messages)", self.received, self.wanted);
         }
         if self.received != self.wanted {
             bail!("{} messages instead of {}", self.received, self.wanted);
@@ -145,8 +127,7 @@ mod tests {
     #[test]
     fn everything_in_order_is_accepted_from_each_source() {
         let (mut first, mut second) = (Payload::new(16, 0), Payload::new(16, 1));
-        let bodies =
-            [first.fresh(), second.fresh(), second.fresh(), first.fresh()].map(|body| (0, body));
+        let bodies = [first.fresh(), second.fresh(), second.fresh(), first.fresh()].map(|body| (0, body));
         assert!(received(Order::Exact, 4, &bodies).is_ok());
     }
 

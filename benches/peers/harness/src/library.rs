@@ -1,8 +1,5 @@
 //! What a messaging library must be able to do to take part.
-#![expect(
-    async_fn_in_trait,
-    reason = "peers are run on one thread; nothing here needs Send"
-)]
+#![expect(async_fn_in_trait, reason = "peers are run on one thread; nothing here needs Send")]
 
 use std::{cell::RefCell, time::Duration};
 
@@ -64,10 +61,7 @@ pub trait PubSub: Library {
     async fn subscriber(&self, endpoint: &str) -> Result<Self::Sub>;
 
     /// Like [`Library::drain`], for subscribers.
-    async fn drain_subs(
-        subs: &mut [Self::Sub],
-        take: impl FnMut(usize, &[u8]) -> bool,
-    ) -> Result<()> {
+    async fn drain_subs(subs: &mut [Self::Sub], take: impl FnMut(usize, &[u8]) -> bool) -> Result<()> {
         drain_concurrently(subs, take).await
     }
 }
@@ -84,10 +78,7 @@ pub trait Publish {
     async fn send(&mut self, body: Vec<u8>) -> Result<()>;
 }
 
-async fn drain_concurrently<P: Pull>(
-    pulls: &mut [P],
-    take: impl FnMut(usize, &[u8]) -> bool,
-) -> Result<()> {
+async fn drain_concurrently<P: Pull>(pulls: &mut [P], take: impl FnMut(usize, &[u8]) -> bool) -> Result<()> {
     let take = RefCell::new(take);
     let mut receivers: FuturesUnordered<_> = pulls
         .iter_mut()
@@ -95,8 +86,7 @@ async fn drain_concurrently<P: Pull>(
         .map(async |(index, pull)| {
             loop {
                 let mut enough = false;
-                pull.recv(&mut |body| enough |= (take.borrow_mut())(index, body))
-                    .await?;
+                pull.recv(&mut |body| enough |= (take.borrow_mut())(index, body)).await?;
                 if enough {
                     return Ok::<(), anyhow::Error>(());
                 }

@@ -78,10 +78,7 @@ pub struct Sample {
 impl Sample {
     /// Looks at this process.
     pub fn now() -> Result<Self> {
-        Ok(Self {
-            rss_kib: memory("VmRSS:")?,
-            cpu_seconds: cpu_seconds(),
-        })
+        Ok(Self { rss_kib: memory("VmRSS:")?, cpu_seconds: cpu_seconds() })
     }
 }
 
@@ -95,10 +92,7 @@ pub struct Meter {
 impl Meter {
     /// Starts now.
     pub fn start() -> Self {
-        Self {
-            start: Instant::now(),
-            cpu: cpu_seconds(),
-        }
+        Self { start: Instant::now(), cpu: cpu_seconds() }
     }
 
     /// Wall-clock and CPU seconds since the start.
@@ -112,8 +106,7 @@ pub fn prepare_process(args: &Args) -> Result<()> {
     if let Some(cpu) = args.cpu {
         let mut cpus = CpuSet::new();
         cpus.set(cpu)?;
-        sched_setaffinity(Pid::from_raw(0), &cpus)
-            .with_context(|| format!("pinning to CPU {cpu}"))?;
+        sched_setaffinity(Pid::from_raw(0), &cpus).with_context(|| format!("pinning to CPU {cpu}"))?;
     }
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
@@ -122,9 +115,7 @@ pub fn prepare_process(args: &Args) -> Result<()> {
 
 fn cpu_seconds() -> f64 {
     let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-    getrusage(UsageWho::RUSAGE_SELF).map_or(f64::NAN, |usage| {
-        seconds(usage.user_time()) + seconds(usage.system_time())
-    })
+    getrusage(UsageWho::RUSAGE_SELF).map_or(f64::NAN, |usage| seconds(usage.user_time()) + seconds(usage.system_time()))
 }
 
 /// A line of `/proc/self/status`, in KiB. (`ru_maxrss` would not do: it starts at what the parent had before `exec`.)
@@ -132,10 +123,7 @@ fn memory(key: &str) -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(key));
     let number = line.and_then(|rest| rest.split_whitespace().next());
-    number
-        .ok_or_else(|| anyhow!("no {key} in /proc/self/status"))?
-        .parse()
-        .context("reading /proc/self/status")
+    number.ok_or_else(|| anyhow!("no {key} in /proc/self/status"))?.parse().context("reading /proc/self/status")
 }
 
 /// The smallest value that at least `part` of all values do not exceed.

@@ -19,11 +19,7 @@ pub struct Payload {
 impl Payload {
     /// The payloads of source number `source`.
     pub fn new(size: usize, source: usize) -> Self {
-        Self {
-            size,
-            head: (source as u64) << COUNTER_BITS,
-            shared: vec![FILL; size].into(),
-        }
+        Self { size, head: (source as u64) << COUNTER_BITS, shared: vec![FILL; size].into() }
     }
 
     /// The next payload, freshly allocated.

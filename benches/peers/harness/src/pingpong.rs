@@ -40,9 +40,7 @@ pub(crate) async fn ping<L: Library>(library: &L, args: &Args) -> Result<()> {
     }
     let measured = meter.elapsed();
     push.finish().await?;
-    Report::new(args.count, args.size, measured)?
-        .with_trips(trips)
-        .print()
+    Report::new(args.count, args.size, measured)?.with_trips(trips).print()
 }
 
 /// Answers with a payload of its own.
@@ -52,8 +50,7 @@ pub(crate) async fn pong<L: Library>(library: &L, args: &Args) -> Result<()> {
     announce(&format!("ready {endpoint}"))?;
     let mut reply_to = Vec::new();
     while reply_to.is_empty() {
-        pull.recv(&mut |body| reply_to.extend_from_slice(body))
-            .await?;
+        pull.recv(&mut |body| reply_to.extend_from_slice(body)).await?;
     }
     let reply_to = String::from_utf8(reply_to).context("the first message is not an endpoint")?;
     let mut push = library.push(&[reply_to]).await?;
@@ -81,9 +78,6 @@ async fn receive_one(pull: &mut impl Pull, size: usize) -> Result<()> {
     while bytes == 0 {
         pull.recv(&mut |body| bytes += body.len()).await?;
     }
-    ensure!(
-        bytes == size,
-        "an answer of {bytes} bytes instead of {size}"
-    );
+    ensure!(bytes == size, "an answer of {bytes} bytes instead of {size}");
     Ok(())
 }

@@ -4,20 +4,14 @@ use std::io::Write;
 
 use anyhow::{Result, ensure};
 
-use crate::{
-    Args, Ledger, Library, Meter, Order, Payload, Pull, Push, Report, Sample, stdin,
-    until_stdin_closes,
-};
+use crate::{Args, Ledger, Library, Meter, Order, Payload, Pull, Push, Report, Sample, stdin, until_stdin_closes};
 
 /// Sends `count` messages, spread over the process's sockets in turn, and hands them over.
 pub(crate) async fn push<L: Library>(library: &L, args: &Args) -> Result<()> {
     check_size(args)?;
     let mut lines = Vec::with_capacity(args.sockets);
     for source in 0..args.sockets {
-        lines.push((
-            library.push(&args.endpoint).await?,
-            Payload::new(args.size, source),
-        ));
+        lines.push((library.push(&args.endpoint).await?, Payload::new(args.size, source)));
     }
     let meter = Meter::start();
     let mut left = args.count;
@@ -83,9 +77,7 @@ async fn bind<L: Library>(library: &L, args: &Args) -> Result<Vec<L::Pull>> {
     let mut pulls = Vec::with_capacity(args.sockets);
     let mut endpoints = Vec::with_capacity(args.sockets);
     for index in 0..args.sockets {
-        let (pull, endpoint) = library
-            .pull(&nth_endpoint(&args.endpoint[0], index), args.peers)
-            .await?;
+        let (pull, endpoint) = library.pull(&nth_endpoint(&args.endpoint[0], index), args.peers).await?;
         pulls.push(pull);
         endpoints.push(endpoint);
     }
@@ -102,11 +94,7 @@ pub(crate) fn announce(line: &str) -> Result<()> {
 
 /// A wildcard port serves any number of sockets; a path needs a number.
 fn nth_endpoint(endpoint: &str, index: usize) -> String {
-    if index > 0 && endpoint.starts_with("ipc://") {
-        format!("{endpoint}-{index}")
-    } else {
-        endpoint.to_owned()
-    }
+    if index > 0 && endpoint.starts_with("ipc://") { format!("{endpoint}-{index}") } else { endpoint.to_owned() }
 }
 
 pub(crate) fn check_size(args: &Args) -> Result<()> {

@@ -39,10 +39,7 @@ pub(crate) async fn publish<L: PubSub>(library: &L, args: &Args) -> Result<()> {
     // The driver's lines: the first when all have joined, the end of input when all have finished.
     let stage = Arc::new(AtomicUsize::new(0));
     let (each, end) = (stage.clone(), stage.clone());
-    stdin::on_each_line(
-        move || each.store(1, Ordering::Relaxed),
-        move || end.store(2, Ordering::Relaxed),
-    );
+    stdin::on_each_line(move || each.store(1, Ordering::Relaxed), move || end.store(2, Ordering::Relaxed));
     while stage.load(Ordering::Relaxed) == 0 {
         publisher.send(marker(args.size, PROBE)).await?;
         library.pause(PROBE_INTERVAL).await;
@@ -100,11 +97,7 @@ pub(crate) async fn subscribe<L: PubSub>(library: &L, args: &Args) -> Result<()>
             None => {
                 let meter = meter.get_or_insert_with(Meter::start);
                 if body.len() != args.size {
-                    fault.get_or_insert(format!(
-                        "a message of {} bytes instead of {}",
-                        body.len(),
-                        args.size
-                    ));
+                    fault.get_or_insert(format!("a message of {} bytes instead of {}", body.len(), args.size));
                 }
                 if let Err(error) = seat.take(body, args.lossy) {
                     fault.get_or_insert(error.to_string());

@@ -20,10 +20,7 @@ pub async fn until_stdin_closes() {
 }
 
 /// Calls `each` for every line of standard input on a thread of its own, then `end`.
-pub(crate) fn on_each_line(
-    mut each: impl FnMut() + Send + 'static,
-    end: impl FnOnce() + Send + 'static,
-) {
+pub(crate) fn on_each_line(mut each: impl FnMut() + Send + 'static, end: impl FnOnce() + Send + 'static) {
     std::thread::spawn(move || {
         for line in stdin().lock().lines() {
             if line.is_err() {

@@ -32,10 +32,7 @@ fn main() -> Result<()> {
         "deep" => Some(HIGH_WATER_MARK),
         other => bail!("libzmq has the variants default and deep, not {other}"),
     };
-    let library = Libzmq {
-        context: Context::new(),
-        high_water_mark,
-    };
+    let library = Libzmq { context: Context::new(), high_water_mark };
     futures::executor::block_on(harness::run_with_pubsub(library, &args))
 }
 
@@ -58,9 +55,7 @@ impl Libzmq {
     fn bound(&self, kind: SocketType, endpoint: &str) -> Result<(Socket, String)> {
         let socket = self.socket(kind)?;
         socket.bind(endpoint)?;
-        let endpoint = socket
-            .get_last_endpoint()?
-            .map_err(|_| anyhow!("an endpoint that is not UTF-8"))?;
+        let endpoint = socket.get_last_endpoint()?.map_err(|_| anyhow!("an endpoint that is not UTF-8"))?;
         Ok((socket, endpoint))
     }
 
@@ -79,13 +74,7 @@ impl Library for Libzmq {
 
     async fn pull(&self, endpoint: &str, _peers: usize) -> Result<(Receiver, String)> {
         let (socket, endpoint) = self.bound(SocketType::PULL, endpoint)?;
-        Ok((
-            Receiver {
-                socket,
-                message: Message::new(),
-            },
-            endpoint,
-        ))
+        Ok((Receiver { socket, message: Message::new() }, endpoint))
     }
 
     async fn push(&self, endpoints: &[String]) -> Result<Sender> {
@@ -117,16 +106,10 @@ impl PubSub for Libzmq {
     async fn subscriber(&self, endpoint: &str) -> Result<Receiver> {
         let socket = self.connected(SocketType::SUB, &[endpoint.to_owned()])?;
         socket.set_subscribe(b"")?;
-        Ok(Receiver {
-            socket,
-            message: Message::new(),
-        })
+        Ok(Receiver { socket, message: Message::new() })
     }
 
-    async fn drain_subs(
-        subs: &mut [Receiver],
-        take: impl FnMut(usize, &[u8]) -> bool,
-    ) -> Result<()> {
+    async fn drain_subs(subs: &mut [Receiver], take: impl FnMut(usize, &[u8]) -> bool) -> Result<()> {
         poll_all(subs, take)
     }
 }
@@ -138,12 +121,7 @@ fn wait_for_subscribers(socket: &mut Socket) -> Result<()> {
     // SAFETY: the socket is alive, and the option is an int, passed with its size.
     let outcome = unsafe {
         let socket = socket.as_mut_ptr();
-        zmq_sys::zmq_setsockopt(
-            socket,
-            ZMQ_XPUB_NODROP,
-            (&raw const yes).cast(),
-            size_of::<c_int>(),
-        )
+        zmq_sys::zmq_setsockopt(socket, ZMQ_XPUB_NODROP, (&raw const yes).cast(), size_of::<c_int>())
     };
     ensure!(outcome == 0, "libzmq does not know ZMQ_XPUB_NODROP");
     Ok(())
@@ -223,17 +201,10 @@ impl Pull for Receiver {
 
 fn poll_all(receivers: &mut [Receiver], mut take: impl FnMut(usize, &[u8]) -> bool) -> Result<()> {
     loop {
-        let mut items: Vec<_> = receivers
-            .iter()
-            .map(|receiver| receiver.socket.as_poll_item(POLLIN))
-            .collect();
+        let mut items: Vec<_> = receivers.iter().map(|receiver| receiver.socket.as_poll_item(POLLIN)).collect();
         zmq::poll(&mut items, -1)?;
         let readable: Vec<_> = items.iter().map(|item| item.is_readable()).collect();
-        for (index, receiver) in receivers
-            .iter_mut()
-            .enumerate()
-            .filter(|(index, _)| readable[*index])
-        {
+        for (index, receiver) in receivers.iter_mut().enumerate().filter(|(index, _)| readable[*index]) {
             if receiver.take_queued(TURN, |body| take(index, body))? {
                 return Ok(());
             }

@@ -27,18 +27,9 @@ fn main() -> Result<()> {
     let args = Args::parse();
     harness::prepare_process(&args)?;
     let library = match args.variant.as_str() {
-        "default" => Monocoque {
-            coalesce: false,
-            flush_every: None,
-        },
-        "coalesce" => Monocoque {
-            coalesce: true,
-            flush_every: None,
-        },
-        "flush64" => Monocoque {
-            coalesce: true,
-            flush_every: Some(FLUSH_EVERY),
-        },
+        "default" => Monocoque { coalesce: false, flush_every: None },
+        "coalesce" => Monocoque { coalesce: true, flush_every: None },
+        "flush64" => Monocoque { coalesce: true, flush_every: Some(FLUSH_EVERY) },
         other => bail!("monocoque has the variants default, coalesce and flush64, not {other}"),
     };
     LocalRuntime::new()?.block_on(harness::run(library, &args))
@@ -57,20 +48,12 @@ impl Library for Monocoque {
         if let Some(path) = endpoint.strip_prefix("ipc://") {
             ensure!(peers == 1, "monocoque has no fan-in over IPC");
             let listener = UnixListener::bind(path).await?;
-            return Ok((
-                Receiver::new(Source::IpcListener(listener)),
-                endpoint.to_owned(),
-            ));
+            return Ok((Receiver::new(Source::IpcListener(listener)), endpoint.to_owned()));
         }
-        let address = endpoint
-            .strip_prefix("tcp://")
-            .ok_or_else(|| anyhow!("not an endpoint: {endpoint}"))?;
+        let address = endpoint.strip_prefix("tcp://").ok_or_else(|| anyhow!("not an endpoint: {endpoint}"))?;
         let listener = TcpListener::bind(address).await?;
         let endpoint = format!("tcp://{}", listener.local_addr()?);
-        Ok((
-            Receiver::new(Source::TcpListener(listener, peers)),
-            endpoint,
-        ))
+        Ok((Receiver::new(Source::TcpListener(listener, peers)), endpoint))
     }
 
     async fn push(&self, endpoints: &[String]) -> Result<Sender> {
@@ -81,20 +64,13 @@ impl Library for Monocoque {
                 let stream = UnixStream::connect(path).await?;
                 Line::Ipc(PushSocket::from_unix_stream_with_options(stream, options.clone()).await?)
             } else {
-                let address = endpoint
-                    .strip_prefix("tcp://")
-                    .ok_or_else(|| anyhow!("not an endpoint: {endpoint}"))?;
+                let address = endpoint.strip_prefix("tcp://").ok_or_else(|| anyhow!("not an endpoint: {endpoint}"))?;
                 Line::Tcp(PushSocket::connect_with_options(address, options.clone()).await?)
             };
             lines.push(line);
         }
         let flush_after = self.flush_every.map(|every| every * lines.len() as u32);
-        Ok(Sender {
-            lines,
-            next: 0,
-            flush_after,
-            unflushed: 0,
-        })
+        Ok(Sender { lines, next: 0, flush_after, unflushed: 0 })
     }
 
     async fn pause(&self, duration: Duration) {
@@ -138,11 +114,7 @@ impl Sender {
     #[inline]
     async fn send_bytes(&mut self, body: Bytes) -> Result<()> {
         self.lines[self.next].send(body).await?;
-        self.next = if self.next + 1 == self.lines.len() {
-            0
-        } else {
-            self.next + 1
-        };
+        self.next = if self.next + 1 == self.lines.len() { 0 } else { self.next + 1 };
         self.unflushed += 1;
         if Some(self.unflushed) == self.flush_after {
             self.flush().await?;
@@ -193,11 +165,7 @@ struct Receiver {
 
 impl Receiver {
     fn new(source: Source) -> Self {
-        Self {
-            source,
-            frames: Vec::with_capacity(4),
-            batch: VecDeque::new(),
-        }
+        Self { source, frames: Vec::with_capacity(4), batch: VecDeque::new() }
     }
 
     async fn accept(&mut self) -> Result<()> {
@@ -206,9 +174,9 @@ impl Receiver {
                 let (stream, _) = listener.accept().await?;
                 Source::Tcp(PullSocket::from_tcp(stream).await?)
             }
-            Source::TcpListener(listener, peers) => Source::FanIn(
-                PullFanIn::accept_workers(listener, *peers, SocketOptions::default()).await?,
-            ),
+            Source::TcpListener(listener, peers) => {
+                Source::FanIn(PullFanIn::accept_workers(listener, *peers, SocketOptions::default()).await?)
+            }
             Source::IpcListener(listener) => {
                 let (stream, _) = listener.accept().await?;
                 Source::Ipc(PullSocket::from_unix_stream(stream).await?)
@@ -225,34 +193,23 @@ impl Pull for Receiver {
     async fn recv(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
         match &mut self.source {
             Source::Tcp(pull) => {
-                ensure!(
-                    pull.recv_into(&mut self.frames).await?,
-                    "the connection ended early"
-                );
+                ensure!(pull.recv_into(&mut self.frames).await?, "the connection ended early");
                 take_body(&self.frames, take);
                 while pull.try_recv_into(&mut self.frames)? {
                     take_body(&self.frames, take);
                 }
             }
             Source::Ipc(pull) => {
-                ensure!(
-                    pull.recv_into(&mut self.frames).await?,
-                    "the connection ended early"
-                );
+                ensure!(pull.recv_into(&mut self.frames).await?, "the connection ended early");
                 take_body(&self.frames, take);
                 while pull.try_recv_into(&mut self.frames)? {
                     take_body(&self.frames, take);
                 }
             }
             Source::FanIn(sink) => {
-                let batch = sink
-                    .recv_batch()
-                    .await?
-                    .ok_or_else(|| anyhow!("all connections ended early"))?;
+                let batch = sink.recv_batch().await?.ok_or_else(|| anyhow!("all connections ended early"))?;
                 self.batch.extend(batch);
-                self.batch
-                    .drain(..)
-                    .for_each(|frames| take_body(&frames, take));
+                self.batch.drain(..).for_each(|frames| take_body(&frames, take));
             }
             Source::TcpListener(..) | Source::IpcListener(_) => self.accept().await?,
         }

@@ -38,15 +38,12 @@ async fn ping(args: &Args) -> Result<()> {
         receive(&mut socket, args.size).await?;
         trips.push(start.elapsed().as_nanos() as f64 / 1e3);
     }
-    Report::new(args.count, args.size, meter.elapsed())?
-        .with_trips(trips)
-        .print()
+    Report::new(args.count, args.size, meter.elapsed())?.with_trips(trips).print()
 }
 
 async fn pong(args: &Args) -> Result<()> {
     let endpoint = args.endpoint[0].as_str();
-    let (mut socket, endpoint) =
-        Socket::bind(SocketType::Pair, endpoint, Options::default()).await?;
+    let (mut socket, endpoint) = Socket::bind(SocketType::Pair, endpoint, Options::default()).await?;
     println!("ready {endpoint}");
     let mut payload = Payload::new(args.size, 0);
     let mut meter = Meter::start();
@@ -68,9 +65,6 @@ async fn send(socket: &mut Socket, payload: &mut Payload) -> Result<()> {
 
 async fn receive(socket: &mut Socket, size: usize) -> Result<()> {
     let bytes = socket.recv().await?.byte_len();
-    ensure!(
-        bytes == size,
-        "an answer of {bytes} bytes instead of {size}"
-    );
+    ensure!(bytes == size, "an answer of {bytes} bytes instead of {size}");
     Ok(())
 }

@@ -12,9 +12,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use harness::{Args, Library, Parser, PubSub, Publish, Pull, Push};
-use omq_tokio::{
-    Context, Error, Message, Options, Socket, SocketType, TrySendError, message::MAX_INLINE_MESSAGE,
-};
+use omq_tokio::{Context, Error, Message, Options, Socket, SocketType, TrySendError, message::MAX_INLINE_MESSAGE};
 use tokio::runtime::Builder;
 
 /// Messages taken before the other tasks of the runtime get a turn.
@@ -34,10 +32,7 @@ fn main() -> Result<()> {
         if args.variant == "exclusive" {
             return exclusive::run(&args).await;
         }
-        let library = Omq {
-            context: Context::current(),
-            batch,
-        };
+        let library = Omq { context: Context::current(), batch };
         harness::run_with_pubsub(library, &args).await
     })
 }
@@ -55,10 +50,7 @@ impl Omq {
     }
 
     fn receiver(&self, socket: Socket) -> Receiver {
-        Receiver {
-            socket,
-            batch: self.batch.then(|| Vec::with_capacity(TURN)),
-        }
+        Receiver { socket, batch: self.batch.then(|| Vec::with_capacity(TURN)) }
     }
 }
 
@@ -77,9 +69,7 @@ impl Library for Omq {
         for endpoint in endpoints {
             socket.connect(endpoint.as_str()).await?;
         }
-        socket
-            .wait_connected(endpoints.len(), Duration::from_secs(5))
-            .await?;
+        socket.wait_connected(endpoints.len(), Duration::from_secs(5)).await?;
         Ok(Sender { socket })
     }
 
@@ -123,12 +113,7 @@ impl Sender {
     #[inline]
     async fn send_fresh(&self, body: Vec<u8>) -> Result<()> {
         let small = body.len() <= MAX_INLINE_MESSAGE;
-        self.send_message(if small {
-            Message::from_slice(&body)
-        } else {
-            Message::from(body)
-        })
-        .await
+        self.send_message(if small { Message::from_slice(&body) } else { Message::from(body) }).await
     }
 }
 
@@ -141,12 +126,7 @@ impl Push for Sender {
     #[inline]
     async fn send_shared(&mut self, body: &Bytes) -> Result<()> {
         let small = body.len() <= MAX_INLINE_MESSAGE;
-        self.send_message(if small {
-            Message::from_slice(body)
-        } else {
-            Message::single(body.clone())
-        })
-        .await
+        self.send_message(if small { Message::from_slice(body) } else { Message::single(body.clone()) }).await
     }
 
     async fn finish(&mut self) -> Result<()> {
@@ -173,9 +153,7 @@ impl Pull for Receiver {
     async fn recv(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
         if let Some(batch) = &mut self.batch {
             self.socket.recv_many_into(TURN, batch).await?;
-            batch
-                .drain(..)
-                .for_each(|message| take_body(&message, take));
+            batch.drain(..).for_each(|message| take_body(&message, take));
             return Ok(());
         }
         let first = match self.socket.try_recv() {

@@ -59,16 +59,9 @@ fn await_ready(stream: &mut Stream) -> Result<()> {
     stream.read_exact(&mut greeting)?;
     let mut head = [0; 2];
     stream.read_exact(&mut head)?;
-    ensure!(
-        head[0] == 0x04,
-        "a frame with the flags {:#x} instead of READY",
-        head[0]
-    );
+    ensure!(head[0] == 0x04, "a frame with the flags {:#x} instead of READY", head[0]);
     let mut command = vec![0; usize::from(head[1])];
     stream.read_exact(&mut command)?;
-    ensure!(
-        command.starts_with(b"\x05READY"),
-        "a command that is not READY"
-    );
+    ensure!(command.starts_with(b"\x05READY"), "a command that is not READY");
     Ok(())
 }

@@ -23,18 +23,12 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     pub(crate) fn new() -> Self {
-        Self {
-            buffer: Vec::with_capacity(BUFFER),
-        }
+        Self { buffer: Vec::with_capacity(BUFFER) }
     }
 
     /// Adds one frame; true if something was written for it.
     #[inline]
-    pub(crate) fn add(
-        &mut self,
-        output: &mut impl Write,
-        payload: &mut Payload,
-    ) -> io::Result<bool> {
+    pub(crate) fn add(&mut self, output: &mut impl Write, payload: &mut Payload) -> io::Result<bool> {
         let size = payload.size();
         if size >= DIRECT {
             self.head(size);
@@ -94,19 +88,11 @@ pub(crate) struct Frames {
 impl Frames {
     /// Room for one read behind the largest incomplete frame.
     pub(crate) fn new(size: usize) -> Self {
-        Self {
-            buffer: vec![0; BUFFER + size + LONGEST_HEAD],
-            start: 0,
-            end: 0,
-        }
+        Self { buffer: vec![0; BUFFER + size + LONGEST_HEAD], start: 0, end: 0 }
     }
 
     /// Does one read and gives `take` every body that is complete, until it has enough.
-    pub(crate) fn read(
-        &mut self,
-        input: &mut impl Read,
-        mut take: impl FnMut(&[u8]) -> bool,
-    ) -> Result<()> {
+    pub(crate) fn read(&mut self, input: &mut impl Read, mut take: impl FnMut(&[u8]) -> bool) -> Result<()> {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;

@@ -73,11 +73,7 @@ fn pull(args: &Args) -> Result<()> {
             inputs.push((socket, listener.accept()?, Frames::new(args.size)));
         }
     }
-    let order = if args.sockets == 1 {
-        Order::Exact
-    } else {
-        Order::Rising
-    };
+    let order = if args.sockets == 1 { Order::Exact } else { Order::Rising };
     let mut ledger = Ledger::new(args.size, args.count, order, args.sockets.max(args.peers));
     if let [(socket, stream, frames)] = inputs.as_mut_slice() {
         while !ledger.is_done() {
@@ -86,9 +82,7 @@ fn pull(args: &Args) -> Result<()> {
     }
     while !ledger.is_done() {
         let readable = wait_readable(inputs.iter().map(|(_, stream, _)| stream))?;
-        for ((socket, stream, frames), _) in
-            inputs.iter_mut().zip(readable).filter(|(_, ready)| *ready)
-        {
+        for ((socket, stream, frames), _) in inputs.iter_mut().zip(readable).filter(|(_, ready)| *ready) {
             frames.read(stream, |body| ledger.take(*socket, body))?;
         }
     }

@@ -48,17 +48,12 @@ impl End {
     fn receive(&mut self) -> Result<()> {
         let mut got = None;
         while got.is_none() {
-            self.frames
-                .read(&mut Persistent(&mut self.stream), |body| {
-                    got = Some(body.len());
-                    true
-                })?;
+            self.frames.read(&mut Persistent(&mut self.stream), |body| {
+                got = Some(body.len());
+                true
+            })?;
         }
-        ensure!(
-            got == Some(self.size),
-            "an answer of {got:?} bytes instead of {}",
-            self.size
-        );
+        ensure!(got == Some(self.size), "an answer of {got:?} bytes instead of {}", self.size);
         Ok(())
     }
 }
@@ -92,9 +87,7 @@ pub(crate) fn ping(args: &Args) -> Result<()> {
         end.receive()?;
         trips.push(start.elapsed().as_nanos() as f64 / 1e3);
     }
-    Report::new(args.count, args.size, meter.elapsed())?
-        .with_trips(trips)
-        .print()
+    Report::new(args.count, args.size, meter.elapsed())?.with_trips(trips).print()
 }
 
 /// Answers.

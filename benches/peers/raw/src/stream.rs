@@ -94,15 +94,8 @@ impl Listener {
                 Ok((Self::Tcp(listener), endpoint))
             }
             (_, path) => {
-                let path = if index > 0 {
-                    format!("{path}-{index}")
-                } else {
-                    path.to_owned()
-                };
-                Ok((
-                    Self::Ipc(UnixListener::bind(&path)?),
-                    format!("ipc://{path}"),
-                ))
+                let path = if index > 0 { format!("{path}-{index}") } else { path.to_owned() };
+                Ok((Self::Ipc(UnixListener::bind(&path)?), format!("ipc://{path}")))
             }
         }
     }
@@ -122,9 +115,7 @@ impl Listener {
 
 /// Waits until at least one stream can be read, and says which can.
 pub(crate) fn wait_readable<'a>(streams: impl Iterator<Item = &'a Stream>) -> Result<Vec<bool>> {
-    let mut fds: Vec<_> = streams
-        .map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN))
-        .collect();
+    let mut fds: Vec<_> = streams.map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN)).collect();
     poll(&mut fds, PollTimeout::NONE)?;
     Ok(fds.iter().map(|fd| fd.any().unwrap_or(false)).collect())
 }

@@ -10,9 +10,7 @@ use bytes::Bytes;
 use harness::{Args, Library, Parser, PubSub, Publish, Pull, Push};
 use rzmq::{
     Context, Msg, Socket, SocketType,
-    socket::options::{
-        IO_URING_SESSION_ENABLED, LAST_ENDPOINT, LINGER, RCVHWM, SNDHWM, SUBSCRIBE, XPUB_NODROP,
-    },
+    socket::options::{IO_URING_SESSION_ENABLED, LAST_ENDPOINT, LINGER, RCVHWM, SNDHWM, SUBSCRIBE, XPUB_NODROP},
     uring::{UringConfig, initialize_uring_backend},
 };
 use tokio::runtime::Builder;
@@ -32,14 +30,7 @@ fn main() -> Result<()> {
         if uring {
             initialize_uring_backend(UringConfig::default())?;
         }
-        harness::run_with_pubsub(
-            Rzmq {
-                context: Context::new()?,
-                uring,
-            },
-            &args,
-        )
-        .await
+        harness::run_with_pubsub(Rzmq { context: Context::new()?, uring }, &args).await
     })
 }
 

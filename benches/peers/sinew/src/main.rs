@@ -18,10 +18,7 @@ fn main() -> Result<()> {
         "multi" => Builder::new_multi_thread(),
         other => bail!("sinew has the variants current and multi, not {other}"),
     };
-    runtime
-        .enable_all()
-        .build()?
-        .block_on(harness::run(Sinew, &args))
+    runtime.enable_all().build()?.block_on(harness::run(Sinew, &args))
 }
 
 struct Sinew;

@@ -10,9 +10,7 @@ use anyhow::{Result, bail};
 use bytes::Bytes;
 use harness::{Args, Library, Parser, PubSub, Publish, Pull, Push};
 use tokio::runtime::Builder;
-use zeromq::{
-    PubSocket, PullSocket, PushSocket, Socket, SocketRecv, SocketSend, SubSocket, ZmqMessage,
-};
+use zeromq::{PubSocket, PullSocket, PushSocket, Socket, SocketRecv, SocketSend, SubSocket, ZmqMessage};
 
 fn main() -> Result<()> {
     let args = Args::parse();
@@ -22,10 +20,7 @@ fn main() -> Result<()> {
         "multi" => Builder::new_multi_thread(),
         other => bail!("zeromq has the variants default and multi, not {other}"),
     };
-    runtime
-        .enable_all()
-        .build()?
-        .block_on(harness::run_with_pubsub(Zeromq, &args))
+    runtime.enable_all().build()?.block_on(harness::run_with_pubsub(Zeromq, &args))
 }
 
 struct Zeromq;
