@@ -128,6 +128,23 @@ mod tests {
     }
 
     #[test]
+    fn the_readys_that_libzmq_sends_for_other_types_are_understood_and_refused_by_name() {
+        let frames: [(&[u8], &str); 6] = [
+            (b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x03PUB", "PUB"),
+            (b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x03SUB", "SUB"),
+            (b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04XPUB", "XPUB"),
+            (b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04XSUB", "XSUB"),
+            (b"\x04\x2c\x05READY\x0bSocket-Type\0\0\0\x06DEALER\x08Identity\0\0\0\x03id1", "DEALER"),
+            (b"\x04\x29\x05READY\x0bSocket-Type\0\0\0\x06ROUTER\x08Identity\0\0\0\0", "ROUTER"),
+        ];
+        for (frame, theirs) in frames {
+            assert_eq!(usize::from(frame[1]), frame.len() - 2);
+            let error = ProtocolError::SocketTypeMismatch { ours: "PUSH", theirs: theirs.into() };
+            assert_eq!(read(&frame[2..]), Err(error));
+        }
+    }
+
+    #[test]
     fn a_block_cut_anywhere_is_invalid() {
         let body = ready(&[("Socket-Type", b"PULL")]);
         for cut in b"\x05READY".len()..body.len() {
