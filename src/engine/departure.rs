@@ -79,6 +79,7 @@ impl<P: Pattern> Engine<P> {
             return;
         };
         let was_ready = peer.connection.is_ready();
+        let in_greeting = peer.connection.is_greeting();
         if was_ready {
             self.pattern.detach(slot);
             self.ready_peers -= 1;
@@ -108,7 +109,7 @@ impl<P: Pattern> Engine<P> {
             let _ = ended.send(Ended {
                 was_ready,
                 permanent: matches!(&reason, DisconnectReason::Protocol(error) if error.is_permanent()),
-                greeting_refused: matches!(&reason, DisconnectReason::Protocol(ProtocolError::GreetingRefused { .. })),
+                in_greeting,
                 cause: reason.to_string(),
             });
         }

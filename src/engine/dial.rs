@@ -59,7 +59,7 @@ pub(crate) async fn dial(shared: Arc<Shared>, endpoint: Endpoint, attachment: At
                 let Ok(end) = end.await else {
                     return;
                 };
-                careful = end.greeting_refused;
+                careful = end.in_greeting;
                 if end.was_ready {
                     backoff.reset();
                 }

@@ -46,8 +46,8 @@ pub(crate) struct Ended {
     pub(crate) was_ready: bool,
     /// Trying again soon is pointless.
     pub(crate) permanent: bool,
-    /// The peer did not like what it saw of our greeting.
-    pub(crate) greeting_refused: bool,
+    /// The peer had not shown its whole greeting; it may not have liked what it saw of ours.
+    pub(crate) in_greeting: bool,
     pub(crate) cause: String,
 }
 

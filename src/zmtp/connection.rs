@@ -94,7 +94,12 @@ impl Connection {
     /// Whether a peer that closes now does not like what it has seen of our greeting: libzmq closes without showing its
     /// own mechanism when ours is another one.
     pub(crate) fn is_refused_by_closing(&self) -> bool {
-        self.is_zmtp && matches!(self.phase, Phase::Greeting)
+        self.is_zmtp && self.is_greeting()
+    }
+
+    /// Whether the peer has not shown its whole greeting.
+    pub(crate) fn is_greeting(&self) -> bool {
+        matches!(self.phase, Phase::Greeting)
     }
 
     pub(crate) fn is_ready(&self) -> bool {

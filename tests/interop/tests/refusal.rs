@@ -127,9 +127,10 @@ async fn a_plain_client_is_refused_and_a_null_client_is_not() {
         plain.set_plain_username(Some("me")).unwrap();
         plain.set_plain_password(Some("secret")).unwrap();
         plain.attach(Role::Connects, &endpoint);
-        // libzmq that has seen our greeting closes before it has shown its own mechanism.
-        let reason = ProtocolError::GreetingRefused { ours: "NULL" };
-        assert_eq!(refusal(&mut monitor).await, DisconnectReason::Protocol(reason));
+        // libzmq that has seen our greeting closes before it has shown its own mechanism, and sometimes its signature.
+        let refused = DisconnectReason::Protocol(ProtocolError::GreetingRefused { ours: "NULL" });
+        let reason = refusal(&mut monitor).await;
+        assert!(reason == refused || reason == DisconnectReason::PeerClosed, "{reason:?}");
 
         let good = Libzmq::new(PULL);
         good.attach(Role::Connects, &endpoint);
