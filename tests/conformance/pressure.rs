@@ -27,7 +27,7 @@ fn flood(raw: Raw, wire: Vec<u8>) -> tokio::task::JoinHandle<()> {
 
 async fn peers_with_plenty_take_turns_at_any_mark(place: Place) {
     const PEERS: usize = 3;
-    const MESSAGES: usize = 6_000;
+    const RECEIVED: usize = 6_000;
     for (messages, bytes) in [(1, 0), (2, 0), (7, 0), (1_000, 1_000)] {
         let builder = pull_builder().receive_high_water_mark(messages).receive_high_water_mark_bytes(bytes);
         let pull = builder.build().unwrap();
@@ -41,13 +41,13 @@ async fn peers_with_plenty_take_turns_at_any_mark(place: Place) {
         // Everybody has sent what is read ahead.
         settled(|| pull.stats().messages_received).await;
         let mut counts = [0_usize; PEERS];
-        for _ in 0..MESSAGES {
+        for _ in 0..RECEIVED {
             let message = within(pull.recv()).await.unwrap();
             counts[usize::from(message[0][0] - b'0')] += 1;
         }
         floods.iter().for_each(|flood| flood.abort());
         let least = counts.iter().min().unwrap();
-        assert!(*least >= MESSAGES / PEERS / 4, "{counts:?} at marks of {messages} messages and {bytes} bytes");
+        assert!(*least >= RECEIVED / PEERS / 4, "{counts:?} at marks of {messages} messages and {bytes} bytes");
     }
 }
 
@@ -90,9 +90,11 @@ async fn a_crowd_of_busy_peers_keeps_nobody_from_being_noticed(place: Place) {
     floods.iter().for_each(|flood| flood.abort());
 }
 
+/// Few enough for the kernel to take them all, each by itself, before the peer reads.
+const MESSAGES: u64 = 40;
+
 /// Closes a PUSH whose peer reads on and sends `last` meanwhile; gives how many messages arrived.
 async fn messages_after_close(place: &Place, linger: Duration, last: Vec<u8>) -> usize {
-    const MESSAGES: u64 = 100;
     let push = push_builder().linger(linger).build().unwrap();
     let endpoint = within(push.bind(place.wildcard())).await.unwrap();
     let mut peer = Raw::peer(&endpoint, READY_PULL).await;
@@ -116,12 +118,12 @@ async fn messages_after_close(place: &Place, linger: Duration, last: Vec<u8>) ->
 }
 
 async fn an_unlimited_linger_cuts_nobody_off(place: Place) {
-    assert_eq!(messages_after_close(&place, Duration::MAX, ping(b"")).await, 100);
+    assert_eq!(messages_after_close(&place, Duration::MAX, ping(b"")).await, MESSAGES as usize);
 }
 
 async fn a_peer_that_sends_a_large_body_when_it_is_left_gets_everything(place: Place) {
     let begun = [long_header(0, 200_000), vec![b'x'; 150_000]].concat();
-    assert_eq!(messages_after_close(&place, PATIENCE, begun).await, 100);
+    assert_eq!(messages_after_close(&place, PATIENCE, begun).await, MESSAGES as usize);
 }
 
 async fn the_outbound_mark_is_exact_while_messages_are_routed(place: Place) {
