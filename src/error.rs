@@ -134,13 +134,16 @@ pub enum TrySendError {
     /// The message is larger than `max_message_size`, or has more frames than `max_frames`.
     #[error("the message has {} bytes in {} frames, more than this socket's limit", .0.byte_len(), .0.frame_count())]
     TooLarge(Message),
+    /// The peer that it was for has gone (`send_to`).
+    #[error("the peer has gone")]
+    NoPeer(Message),
 }
 
 impl TrySendError {
     /// The message that was not sent.
     pub fn into_message(self) -> Message {
         match self {
-            Self::Full(message) | Self::Closed(message) | Self::TooLarge(message) => message,
+            Self::Full(message) | Self::Closed(message) | Self::TooLarge(message) | Self::NoPeer(message) => message,
         }
     }
 }
@@ -275,6 +278,26 @@ pub enum ProtocolError {
     GreetingRefused {
         /// This socket's mechanism.
         ours: &'static str,
+    },
+    /// A subscription is longer than `max_topic_length`.
+    #[error("a subscription to a topic of {size} bytes exceeds the limit of {limit}")]
+    TopicTooLong {
+        /// Its length in bytes.
+        size: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The peer has more subscriptions than `max_subscriptions`.
+    #[error("the peer has more than {limit} subscriptions")]
+    TooManySubscriptions {
+        /// The limit.
+        limit: usize,
+    },
+    /// The peer's subscriptions are longer, added up, than `max_subscription_bytes`.
+    #[error("the peer's subscriptions exceed {limit} bytes")]
+    SubscriptionsTooLarge {
+        /// The limit, in bytes.
+        limit: usize,
     },
     /// The handshake was not finished in time.
     #[error("the handshake was not finished in time")]

@@ -52,6 +52,8 @@ pub enum DisconnectReason {
     Io(std::io::ErrorKind),
     /// This socket closed it: `unbind`, `disconnect`, `close`.
     Local,
+    /// The subscriber did not keep up, and the publisher was told to disconnect those that do not.
+    TooSlow,
 }
 
 impl std::fmt::Display for DisconnectReason {
@@ -61,6 +63,7 @@ impl std::fmt::Display for DisconnectReason {
             Self::Protocol(error) => error.fmt(f),
             Self::Io(kind) => kind.fmt(f),
             Self::Local => f.write_str("closed by this socket"),
+            Self::TooSlow => f.write_str("the subscriber was too slow"),
         }
     }
 }
@@ -125,6 +128,20 @@ pub enum Event {
         reason: DisconnectReason,
         /// How many messages went back to the head of the outbound queue because they had not left.
         returned: usize,
+        /// How many messages for this peer alone were dropped because they had not left.
+        dropped: usize,
+    },
+    /// A subscriber is too slow: messages for it are dropped from now on.
+    LosingBegan {
+        /// The subscriber.
+        peer: Peer,
+    },
+    /// A subscriber has caught up: it gets all messages again.
+    LosingEnded {
+        /// The subscriber.
+        peer: Peer,
+        /// How many messages were dropped since it began.
+        dropped: u64,
     },
     /// The reader was too slow: so many events before this one are gone.
     Missed(u64),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::BuildError;
+use crate::message::Message;
 
 /// How much a queue may hold; 0 means no limit. Whichever is reached first counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,31 @@ impl HighWaterMark {
     }
 }
 
+/// What a publisher does with messages for a subscriber whose queue is at a high-water mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum SlowSubscriber {
+    /// Drops the messages that come now; the subscriber gets what it had to wait for, and misses what comes after.
+    #[default]
+    DropNewest,
+    /// Drops the messages that have waited longest, so that the subscriber gets the newest ones.
+    DropOldest,
+    /// At most one whole message waits for a subscriber, the latest. The high-water marks have no meaning then.
+    KeepLatest,
+    /// Drops nothing: sending waits until the subscriber has room, for all subscribers.
+    Wait,
+    /// Ends the subscriber's connection ([`DisconnectReason::TooSlow`](crate::DisconnectReason::TooSlow)).
+    Disconnect,
+}
+
+impl SlowSubscriber {
+    /// Whether older messages make room for newer ones.
+    #[inline]
+    pub(crate) fn drops_older(self) -> bool {
+        matches!(self, Self::DropOldest | Self::KeepLatest)
+    }
+}
+
 /// What every socket type can be told; its builder shows the part that applies to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
@@ -52,6 +78,19 @@ pub(crate) struct Options {
     pub(crate) tcp_keepalive: Duration,
     /// Zero: the system's.
     pub(crate) tcp_user_timeout: Duration,
+
+    // Of publishers and subscribers only.
+    pub(crate) slow_subscriber: SlowSubscriber,
+    pub(crate) invert_matching: bool,
+    pub(crate) max_topic_length: usize,
+    pub(crate) max_subscriptions: usize,
+    pub(crate) max_subscription_bytes: usize,
+    pub(crate) verbose: bool,
+    pub(crate) verboser: bool,
+    pub(crate) manual: bool,
+    pub(crate) welcome: Option<Message>,
+    pub(crate) verbose_unsubscribe: bool,
+    pub(crate) conflate: bool,
 }
 
 impl Default for Options {
@@ -72,15 +111,36 @@ impl Default for Options {
             kernel_receive_buffer: None,
             tcp_keepalive: Duration::from_secs(60),
             tcp_user_timeout: Duration::ZERO,
+            slow_subscriber: SlowSubscriber::default(),
+            invert_matching: false,
+            max_topic_length: 4_096,
+            max_subscriptions: 250_000,
+            max_subscription_bytes: 32 << 20,
+            verbose: false,
+            verboser: false,
+            manual: false,
+            welcome: None,
+            verbose_unsubscribe: false,
+            conflate: false,
         }
     }
 }
 
 impl Options {
+    /// How much may wait for one subscriber.
+    #[inline]
+    pub(crate) fn subscriber_mark(&self) -> HighWaterMark {
+        match self.slow_subscriber {
+            SlowSubscriber::KeepLatest => HighWaterMark { messages: 1, bytes: 0 },
+            _ => self.send,
+        }
+    }
+
     pub(crate) fn check(&self) -> Result<(), BuildError> {
         let positive = [
             ("max_message_size", self.max_message_size != 0),
             ("max_frames", self.max_frames != 0),
+            ("max_subscriptions", self.max_subscriptions != 0),
             ("handshake_timeout", !self.handshake_timeout.is_zero()),
             ("max_pending_handshakes", self.max_pending_handshakes != 0),
             ("connect_timeout", !self.connect_timeout.is_zero()),

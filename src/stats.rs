@@ -1,6 +1,11 @@
 //! Numbers: running totals of a socket, and what became of its messages when it was closed.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::monitor::Peer;
+use crate::zmtp::greeting::Version;
+use crate::zmtp::socket_type::SocketType;
 
 /// What close has done with the messages that were left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,6 +37,11 @@ pub struct Stats {
     pub messages_returned: u64,
     /// Messages from peers that have no right to send to this type of socket; they were dropped.
     pub messages_refused: u64,
+    /// Messages that were dropped for a peer: a publisher's because the subscriber was too slow or was lost, a receiver's
+    /// because a newer one replaced them (conflate). A message that is dropped for several peers counts for each.
+    pub messages_dropped: u64,
+    /// Published messages that nobody had subscribed to.
+    pub messages_unmatched: u64,
     /// Messages in the outbound queue.
     pub outbound_messages: usize,
     /// Their bodies, in bytes.
@@ -40,6 +50,30 @@ pub struct Stats {
     pub inbound_messages: usize,
     /// Their bodies, in bytes.
     pub inbound_bytes: usize,
+}
+
+/// A connected peer and its numbers at one moment; totals count from the beginning of the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerStats {
+    /// The connection.
+    pub peer: Arc<Peer>,
+    /// What kind of socket the peer is.
+    pub socket_type: SocketType,
+    /// The version that is spoken.
+    pub version: Version,
+    /// Messages handed to the kernel whole.
+    pub messages_sent: u64,
+    /// Messages that came from it whole.
+    pub messages_received: u64,
+    /// Messages for it that were dropped because it was too slow.
+    pub messages_dropped: u64,
+    /// Messages on their way to it that the kernel has not taken whole.
+    pub queued_messages: usize,
+    /// Their bodies, in bytes.
+    pub queued_bytes: usize,
+    /// How many prefixes it has subscribed to.
+    pub subscriptions: usize,
 }
 
 /// The running totals, written by the I/O task once per batch.
@@ -51,6 +85,8 @@ pub(crate) struct Counters {
     pub(crate) bytes_received: Counter,
     pub(crate) messages_returned: Counter,
     pub(crate) messages_refused: Counter,
+    pub(crate) messages_dropped: Counter,
+    pub(crate) messages_unmatched: Counter,
 }
 
 /// A total that only grows.

@@ -1,9 +1,11 @@
 //! The end: the departure of a peer, and the closing of the socket.
 
+use std::collections::VecDeque;
+
 use tokio::time::Instant;
 
-use crate::engine::pattern::Pattern;
-use crate::engine::peer::Written;
+use crate::engine::outgoing::Written;
+use crate::engine::pattern::{Pattern, Reach, Unsent};
 use crate::engine::shared::{Ended, Presence};
 use crate::engine::state::Engine;
 use crate::error::ProtocolError;
@@ -37,7 +39,7 @@ impl<P: Pattern> Engine<P> {
         if peer.leaving {
             return;
         }
-        if !peer.has_written_messages() {
+        if P::UNSENT == Unsent::Forget || !peer.has_written_messages() {
             return self.end(slot, DisconnectReason::Local);
         }
         let id = peer.about.id;
@@ -81,7 +83,11 @@ impl<P: Pattern> Engine<P> {
         let was_ready = peer.connection.is_ready();
         let in_greeting = peer.connection.is_greeting();
         if was_ready {
-            self.pattern.detach(slot);
+            let mut inward = std::mem::take(&mut self.inward);
+            let reach = Reach { peers: &mut self.peers, shared: &self.shared };
+            self.pattern.detach(slot, reach, &mut inward);
+            self.keep(slot, &mut inward);
+            self.inward = inward;
             self.ready_peers -= 1;
             self.show_presence();
         }
@@ -89,7 +95,14 @@ impl<P: Pattern> Engine<P> {
             return;
         };
         let mut written = Written::default();
-        let returned = peer.take_back(&mut written);
+        let returned = match P::UNSENT {
+            Unsent::Return => peer.out.take_back(&mut written),
+            Unsent::Drop | Unsent::Forget => VecDeque::new(),
+        };
+        let dropped = match P::UNSENT {
+            Unsent::Drop => peer.out.abandon(&mut written),
+            Unsent::Return | Unsent::Forget => 0,
+        };
         let waiting = std::mem::take(&mut peer.waiting);
         peer.in_waiting = false;
         let about = peer.about.clone();
@@ -97,10 +110,14 @@ impl<P: Pattern> Engine<P> {
         let count = returned.iter().map(|batch| batch.messages()).sum();
         self.count(written);
         self.shared.counters.messages_returned.add(count);
+        self.shared.counters.messages_dropped.add(dropped);
+        if let Some(closing) = &mut self.closing {
+            closing.lost += dropped as u64;
+        }
         self.shared.outbound.give_back(returned.into_iter());
         self.waiting.retain(|other| *other != slot);
         if !waiting.is_empty() {
-            self.orphans.push_back((slot, waiting));
+            self.orphans.push_back((slot, about.clone(), waiting));
             // Before anybody hears that the peer has gone.
             self.admit();
         }
@@ -115,10 +132,11 @@ impl<P: Pattern> Engine<P> {
         }
         tracing::debug!(peer = about.id.0, endpoint = %about.endpoint, %reason, returned = count, "connection ended");
         self.shared.reporter.report(|| {
+            let peer = about.as_ref().clone();
             if was_ready {
-                Event::Disconnected { peer: about, reason, returned: count }
+                Event::Disconnected { peer, reason, returned: count, dropped }
             } else {
-                Event::HandshakeFailed { peer: about, reason }
+                Event::HandshakeFailed { peer, reason }
             }
         });
     }
@@ -145,7 +163,7 @@ impl<P: Pattern> Engine<P> {
     pub(super) fn closed(&mut self) -> Option<Closed> {
         let closing = self.closing?;
         let (queued, _) = self.shared.outbound.depth();
-        let on_the_way = self.peers.iter().any(|(_, peer)| peer.pending() > 0);
+        let on_the_way = P::UNSENT != Unsent::Forget && self.peers.iter().any(|(_, peer)| peer.out.pending() > 0);
         let expired = closing.deadline.is_some_and(|deadline| deadline <= Instant::now());
         let nowhere = self.peers.slots().is_empty() && !self.shared.is_attached();
         if (queued > 0 || on_the_way) && !expired && !nowhere {
@@ -162,11 +180,12 @@ impl<P: Pattern> Engine<P> {
         if !expired && self.peers.iter().any(|(_, peer)| peer.must_not_be_cut_off()) {
             return None;
         }
-        let (unsent, _) = self.shared.outbound.depth();
+        let (queued, _) = self.shared.outbound.depth();
+        let lost = self.closing.map_or(0, |closing| closing.lost);
         let sent = self.shared.counters.messages_sent.get();
         Some(Closed {
             flushed: sent - closing.sent_before,
-            unsent: unsent as u64,
+            unsent: queued as u64 + lost,
             unread: self.shared.inbound.unread() as u64,
         })
     }

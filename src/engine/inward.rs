@@ -3,14 +3,16 @@
 use std::collections::VecDeque;
 use std::task::Poll;
 
-use crate::engine::pattern::Pattern;
+use crate::engine::pattern::{Incoming, Pattern, Reach};
 use crate::engine::peer::Peer;
 use crate::engine::state::Engine;
 use crate::error::ProtocolError;
 use crate::monitor::{DisconnectReason, Event};
 use crate::options::HighWaterMark;
 use crate::zmtp::connection;
+use crate::zmtp::greeting::Version;
 use crate::zmtp::run::Run;
+use crate::zmtp::socket_type::SocketType;
 
 /// Reads in one turn, over all peers …
 const READS: usize = 64;
@@ -29,9 +31,9 @@ impl<P: Pattern> Engine<P> {
     /// Moves messages that waited into the inbound queue, a share of each peer in turn.
     pub(super) fn admit(&mut self) {
         self.waiting_size = usize::MAX;
-        while let Some((lane, runs)) = self.orphans.front_mut() {
+        while let Some((lane, about, runs)) = self.orphans.front_mut() {
             let before = cost(runs);
-            let all = self.shared.inbound.offer(*lane, runs, self.shared.options.receive);
+            let all = self.shared.inbound.offer(*lane, about, runs, self.shared.options.receive);
             self.waiting_bytes -= before - cost(runs);
             if !all {
                 self.waiting_size = runs.front().map_or(usize::MAX, Run::next_size);
@@ -66,7 +68,7 @@ impl<P: Pattern> Engine<P> {
         // Rounded up: a share of nothing would be no limit.
         let share = HighWaterMark { messages: mark.messages.div_ceil(peers), bytes: mark.bytes.div_ceil(peers) };
         let before = cost(&peer.waiting);
-        peer.in_waiting = !self.shared.inbound.offer(slot, &mut peer.waiting, share);
+        peer.in_waiting = !self.shared.inbound.offer(slot, &peer.about, &mut peer.waiting, share);
         self.waiting_bytes -= before - cost(&peer.waiting);
         if let Some(run) = peer.waiting.front() {
             self.waiting_size = self.waiting_size.min(run.next_size());
@@ -157,44 +159,77 @@ impl<P: Pattern> Engine<P> {
             let Some(peer) = self.peers.get_mut(slot) else {
                 return Ok(());
             };
-            let result = peer.connection.receive(&mut peer.input);
-            match result {
-                Ok(connection::Event::Run(mut run)) if P::RECEIVES => {
-                    self.shared.counters.messages_received.add(run.messages());
-                    if peer.is_sparse {
-                        run.detach();
-                    }
-                    self.waiting_bytes += run_cost(&run);
-                    peer.waiting.push_back(run);
+            let more = match peer.connection.receive(&mut peer.input) {
+                Ok(connection::Event::Run(run)) => self.pass_on(slot, Incoming::Run(run)).map(|()| true),
+                Ok(connection::Event::Subscribe(prefix)) => {
+                    self.pass_on(slot, Incoming::Subscribe(prefix)).map(|()| true)
                 }
-                Ok(connection::Event::Run(run)) => {
-                    self.shared.counters.messages_refused.add(run.messages());
-                }
+                Ok(connection::Event::Cancel(prefix)) => self.pass_on(slot, Incoming::Cancel(prefix)).map(|()| true),
+                Ok(connection::Event::Command) => Ok(true),
                 Ok(connection::Event::Ready { socket_type, version }) => {
-                    peer.permit = None;
-                    let about = &peer.about;
-                    tracing::debug!(peer = about.id.0, endpoint = %about.endpoint, %socket_type, "handshake succeeded");
-                    self.shared.reporter.report(|| Event::HandshakeSucceeded {
-                        peer: about.clone(),
-                        socket_type,
-                        version,
-                    });
-                    self.ready_peers += 1;
-                    self.show_presence();
-                    self.pattern.attach(slot);
+                    self.welcome(slot, socket_type, version);
+                    Ok(true)
                 }
-                Ok(connection::Event::Command) => {}
-                Ok(connection::Event::Incomplete) | Err(_) => {
-                    self.peers.give(slot, |_, _| ());
-                    // All that is in the input has been seen: admitted is after reading, so that all peers get their shares.
-                    let new = |peer: &&mut Peer| !peer.waiting.is_empty() && !peer.in_waiting;
-                    if let Some(peer) = self.peers.get_mut(slot).filter(new) {
-                        peer.in_waiting = true;
-                        self.waiting.push_back(slot);
-                    }
-                    return result.map(|_| ());
-                }
+                Ok(connection::Event::Incomplete) => Ok(false),
+                Err(error) => Err(error),
+            };
+            if let Ok(true) = more {
+                continue;
             }
+            self.peers.give(slot, |_, _| ());
+            // All that is in the input has been seen: admitted is after reading, so that all peers get their shares.
+            let new = |peer: &&mut Peer| !peer.waiting.is_empty() && !peer.in_waiting;
+            if let Some(peer) = self.peers.get_mut(slot).filter(new) {
+                peer.in_waiting = true;
+                self.waiting.push_back(slot);
+            }
+            return more.map(drop);
+        }
+    }
+
+    /// A peer has finished the handshake.
+    fn welcome(&mut self, slot: usize, socket_type: SocketType, version: Version) {
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
+        peer.permit = None;
+        peer.kind = Some((socket_type, version));
+        let about = &peer.about;
+        tracing::debug!(peer = about.id.0, endpoint = %about.endpoint, %socket_type, "handshake succeeded");
+        self.shared.reporter.report(|| Event::HandshakeSucceeded {
+            peer: about.as_ref().clone(),
+            socket_type,
+            version,
+        });
+        self.ready_peers += 1;
+        self.show_presence();
+        self.pattern.attach(slot, Reach { peers: &mut self.peers, shared: &self.shared });
+    }
+
+    /// Lets the pattern see what a peer has sent, and keeps what of it is for the user.
+    #[inline]
+    fn pass_on(&mut self, slot: usize, incoming: Incoming) -> Result<(), ProtocolError> {
+        let mut inward = std::mem::take(&mut self.inward);
+        let reach = Reach { peers: &mut self.peers, shared: &self.shared };
+        let result = self.pattern.receive(slot, incoming, reach, &mut inward);
+        self.keep(slot, &mut inward);
+        self.inward = inward;
+        result
+    }
+
+    /// Keeps what is for the user until there is room in the inbound queue.
+    pub(super) fn keep(&mut self, slot: usize, inward: &mut Vec<Run>) {
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return inward.clear();
+        };
+        for mut run in inward.drain(..) {
+            self.shared.counters.messages_received.add(run.messages());
+            peer.counts.received += run.messages() as u64;
+            if peer.is_sparse {
+                run.detach();
+            }
+            self.waiting_bytes += run_cost(&run);
+            peer.waiting.push_back(run);
         }
     }
 }

@@ -2,8 +2,10 @@
 
 pub(crate) mod departure;
 pub(crate) mod dial;
+pub(crate) mod drive;
 pub(crate) mod inward;
 pub(crate) mod listen;
+pub(crate) mod outgoing;
 pub(crate) mod outward;
 pub(crate) mod pattern;
 pub(crate) mod peer;

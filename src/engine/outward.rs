@@ -1,7 +1,8 @@
 //! Outward: the steps that route the outbound FIFO and write to peers.
 
-use crate::engine::pattern::Pattern;
-use crate::engine::peer::{Peer, Written};
+use crate::engine::outgoing::Written;
+use crate::engine::pattern::{Pattern, Reach, Unsent};
+use crate::engine::peer::Peer;
 use crate::engine::state::Engine;
 use crate::monitor::DisconnectReason;
 use crate::zmtp::encoder::BATCH_BYTES;
@@ -9,15 +10,24 @@ use crate::zmtp::encoder::BATCH_BYTES;
 /// How often more is collected for one write while senders wait for room.
 const COLLECT_ROUNDS: usize = 64;
 
+/// So many batches are routed in one turn: a sender that keeps up with a publisher must not keep it from all else.
+const ROUTE_BATCHES: usize = 16;
+
 impl<P: Pattern> Engine<P> {
     /// Gives queued messages to peers with room; `true` if senders waited for it.
     pub(super) fn route(&mut self) -> bool {
         let mut senders_waited = false;
-        while self.pattern.has_room() {
+        for _ in 0..ROUTE_BATCHES {
+            if !self.pattern.has_room() {
+                break;
+            }
             let Some(taken) = self.shared.outbound.take() else {
                 break;
             };
-            let rest = self.pattern.route(taken.batch, &mut self.peers);
+            if P::UNSENT == Unsent::Drop {
+                self.make_room(taken.messages, taken.payload);
+            }
+            let rest = self.pattern.route(taken.batch, Reach { peers: &mut self.peers, shared: &self.shared });
             let (rest, spare) = rest.map_or((None, None), |batch| match batch.is_empty() {
                 true => (None, Some(batch)),
                 false => (Some(batch), None),
@@ -26,8 +36,27 @@ impl<P: Pattern> Engine<P> {
             if let Some(spare) = spare {
                 self.shared.outbound.recycle(spare);
             }
+            while let Some(slot) = self.pattern.dismissed() {
+                self.end(slot, DisconnectReason::TooSlow);
+            }
         }
         senders_waited
+    }
+
+    /// Writes to those peers that would go beyond their marks by so much more: nothing is to be dropped for a peer that takes
+    /// what it is given.
+    fn make_room(&mut self, messages: usize, payload: usize) {
+        let mark = self.shared.options.subscriber_mark();
+        let mut writable = self.peers.take_writable();
+        writable.retain(|slot| {
+            let exceeds = |peer: &mut Peer| peer.out.would_exceed(mark, messages, payload);
+            let exceeds = self.peers.get_mut(*slot).is_some_and(exceeds);
+            if exceeds {
+                self.write_peer(*slot);
+            }
+            !exceeds
+        });
+        self.peers.restore_writable(writable);
     }
 
     /// Writes to every peer that has something to send; `true` if some writes were put off.
@@ -38,7 +67,7 @@ impl<P: Pattern> Engine<P> {
         let mut writable = self.peers.take_writable();
         let mut index = 0;
         while let Some(&slot) = writable.get(index) {
-            let small = |peer: &mut Peer| (1..BATCH_BYTES).contains(&peer.pending());
+            let small = |peer: &mut Peer| (1..BATCH_BYTES).contains(&peer.out.pending());
             if collect && self.peers.get_mut(slot).is_some_and(small) {
                 put_off = true;
                 index += 1;
@@ -61,12 +90,16 @@ impl<P: Pattern> Engine<P> {
         let had_room = peer.has_room();
         let result = peer.write(&mut written);
         let has_room = peer.has_room();
+        if written.messages > 0 {
+            peer.counts.sent += written.messages as u64;
+            self.pattern.written(slot, peer, &self.shared);
+        }
         self.count(written);
         if has_room != had_room && self.peers.get_mut(slot).is_some_and(|peer| peer.connection.is_ready()) {
             if has_room { self.pattern.writable(slot) } else { self.pattern.full(slot) }
         }
         if let Err(error) = result {
-            if P::RECEIVES {
+            if P::SOCKET_TYPE.receives() {
                 // The peer may have sent messages before it went; reading finds its end.
                 self.make_readable(slot);
             } else {

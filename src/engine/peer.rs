@@ -11,13 +11,15 @@ use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use crate::engine::outgoing::{Outgoing, Written};
 use crate::engine::shared::{AttachmentId, Ended, PeerWaker};
 use crate::engine::slabs::Slabs;
 use crate::monitor;
 use crate::transport::{PeerAddress, Stream};
 use crate::zmtp::connection::Connection;
-use crate::zmtp::encoder::{BATCH_BYTES, Batch, Cursor, Spans};
+use crate::zmtp::greeting::Version;
 use crate::zmtp::run::Run;
+use crate::zmtp::socket_type::SocketType;
 
 /// The most slices that go into one vectored write.
 const SLICES: usize = 64;
@@ -28,7 +30,7 @@ const READ_MINIMUM: usize = 2 * 1024;
 /// A connection and everything that belongs to it alone.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    pub(crate) about: monitor::Peer,
+    pub(crate) about: Arc<monitor::Peer>,
     pub(crate) attachment: AttachmentId,
     pub(crate) connection: Connection,
     stream: Box<dyn Stream>,
@@ -54,13 +56,8 @@ pub(crate) struct Peer {
     /// Among the engine's peers to be read.
     pub(crate) in_readable: bool,
 
-    /// Batches on their way to the kernel; `cursor` says how far the first one has got.
-    out: VecDeque<Batch>,
-    cursor: Cursor,
-    /// Bytes left of the first batch.
-    first_left: usize,
-    /// Bytes left of all batches.
-    pending: usize,
+    /// On its way to the kernel.
+    pub(crate) out: Outgoing,
     /// The kernel takes no more for now; its waker tells when it does.
     blocked: bool,
     /// Among the engine's peers to be written.
@@ -70,20 +67,22 @@ pub(crate) struct Peer {
     pub(crate) talks: bool,
     /// Nothing can be sent any more; what the peer has sent may still be read.
     write_failed: bool,
+    /// What kind of socket the peer is, once the handshake is finished, and which version is spoken.
+    pub(crate) kind: Option<(SocketType, Version)>,
+    pub(crate) counts: PeerCounts,
 }
 
-/// What a write got done.
+/// The running totals of one peer.
 #[derive(Debug, Default)]
-pub(crate) struct Written {
-    pub(crate) messages: usize,
-    pub(crate) payload: usize,
-    /// Emptied batches, for their buffers.
-    pub(crate) spare: Vec<Batch>,
+pub(crate) struct PeerCounts {
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    pub(crate) dropped: u64,
 }
 
 impl Peer {
     pub(crate) fn new(
-        about: monitor::Peer,
+        about: Arc<monitor::Peer>,
         attachment: AttachmentId,
         connection: Connection,
         stream: Box<dyn Stream>,
@@ -105,15 +104,14 @@ impl Peer {
             leaving: false,
             in_waiting: false,
             in_readable: false,
-            out: VecDeque::new(),
-            cursor: Cursor::default(),
-            first_left: 0,
-            pending: 0,
+            out: Outgoing::default(),
             blocked: false,
             in_writable: false,
             has_written_messages: false,
             talks: false,
             write_failed: false,
+            kind: None,
+            counts: PeerCounts::default(),
         }
     }
 
@@ -127,12 +125,7 @@ impl Peer {
     /// Whether more messages may be given to this peer.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
-        !self.blocked && self.pending < BATCH_BYTES && !self.leaving
-    }
-
-    /// Bytes of messages on their way to the kernel.
-    pub(crate) fn pending(&self) -> usize {
-        self.pending
+        !self.blocked && !self.out.is_large() && !self.leaving
     }
 
     /// Whether there is something that could be written now.
@@ -140,34 +133,7 @@ impl Peer {
         !self.blocked
             && !self.leaving
             && !self.write_failed
-            && (self.pending > 0 || !self.connection.control().is_empty())
-    }
-
-    /// Adds a whole batch.
-    pub(crate) fn give(&mut self, batch: Batch) {
-        self.pending += batch.wire_len();
-        if self.out.is_empty() {
-            self.first_left = batch.wire_len();
-        }
-        self.out.push_back(batch);
-    }
-
-    /// Adds the next message of a batch that is dealt out.
-    #[inline]
-    pub(crate) fn deal(&mut self, spans: &mut Spans, spare: impl FnOnce() -> Batch) {
-        if self.out.back().is_none_or(Batch::is_full) {
-            self.give(spare());
-        }
-        let first = self.out.len() == 1;
-        if let Some(last) = self.out.back_mut() {
-            let before = last.wire_len();
-            spans.deal(last);
-            let added = last.wire_len() - before;
-            self.pending += added;
-            if first {
-                self.first_left += added;
-            }
-        }
+            && (self.out.pending() > 0 || !self.connection.control().is_empty())
     }
 
     /// Reads once, up to about `limit` bytes, into the input or straight into the body that is being received; 0 is the end of the stream.
@@ -221,24 +187,21 @@ impl Peer {
         let waker = self.waker.clone();
         let mut cx = Context::from_waker(&waker);
         while !self.write_failed {
-            let between = self.out.front().is_none_or(|first| self.first_left == first.wire_len());
             let control = self.connection.control();
-            let result = if between && !control.is_empty() {
+            let result = if !control.is_empty() && self.out.is_between() {
                 let result = Pin::new(&mut self.stream).poll_write(&mut cx, control);
                 result.map_ok(|count| self.connection.control_sent(count))
-            } else if self.pending > 0 {
+            } else if self.out.pending() > 0 {
                 let mut slices = [IoSlice::new(&[]); SLICES];
-                let mut used = 0;
-                let mut cursor = self.cursor;
-                for batch in &self.out {
-                    used += batch.gather(cursor, &mut slices[used..]);
-                    cursor = Cursor::default();
-                }
+                let used = self.out.gather(&mut slices);
                 let result = match &slices[..used] {
                     [only] => Pin::new(&mut self.stream).poll_write(&mut cx, only),
                     many => Pin::new(&mut self.stream).poll_write_vectored(&mut cx, many),
                 };
-                result.map_ok(|count| self.advance(count, written))
+                result.map_ok(|count| {
+                    self.has_written_messages = true;
+                    self.out.advance(count, written);
+                })
             } else {
                 return Ok(());
             };
@@ -257,30 +220,6 @@ impl Peer {
         Ok(())
     }
 
-    fn advance(&mut self, mut count: usize, written: &mut Written) {
-        self.pending -= count;
-        self.has_written_messages = true;
-        while count >= self.first_left {
-            count -= self.first_left;
-            let Some(batch) = self.out.pop_front() else {
-                self.first_left = 0;
-                return;
-            };
-            written.messages += batch.messages();
-            written.payload += batch.payload();
-            written.spare.push(batch);
-            self.cursor = Cursor::default();
-            self.first_left = self.out.front().map_or(0, Batch::wire_len);
-            if self.first_left == 0 {
-                return;
-            }
-        }
-        if let Some(first) = self.out.front() {
-            first.advance(&mut self.cursor, count);
-            self.first_left -= count;
-        }
-    }
-
     /// Whether the kernel has taken messages for this peer, which it may not have read yet.
     pub(crate) fn has_written_messages(&self) -> bool {
         self.has_written_messages
@@ -296,18 +235,5 @@ impl Peer {
         let mut cx = Context::from_waker(&self.waker);
         // Nothing is left to be done if this fails: the stream is dropped next.
         let _ = Pin::new(&mut self.stream).poll_shutdown(&mut cx);
-    }
-
-    /// Takes back the messages that the kernel has not taken whole; counts the others as written.
-    pub(crate) fn take_back(&mut self, written: &mut Written) -> VecDeque<Batch> {
-        let mut out = std::mem::take(&mut self.out);
-        if let Some(first) = out.front_mut() {
-            let (messages, payload) = (first.messages(), first.payload());
-            first.forget_taken(self.cursor);
-            written.messages += messages - first.messages();
-            written.payload += payload - first.payload();
-        }
-        (self.cursor, self.first_left, self.pending) = (Cursor::default(), 0, 0);
-        out
     }
 }

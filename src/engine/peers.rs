@@ -1,6 +1,9 @@
 //! The table of peers, by slot.
 
+use std::collections::HashMap;
+
 use crate::engine::peer::Peer;
+use crate::monitor::PeerId;
 use crate::zmtp::encoder::Batch;
 
 /// Emptied batches that are kept for their buffers while messages are dealt out to many peers.
@@ -16,6 +19,8 @@ pub(crate) struct Peers {
     /// Peers that something was given to and that have not been written to since.
     writable: Vec<usize>,
     spare: Vec<Batch>,
+    /// Where each peer is.
+    ids: HashMap<PeerId, usize>,
 }
 
 impl Peers {
@@ -26,6 +31,7 @@ impl Peers {
 
     /// Puts a peer into [`next_slot`](Self::next_slot).
     pub(crate) fn insert(&mut self, peer: Peer) {
+        self.ids.insert(peer.about.id, self.next_slot());
         match self.free.pop() {
             Some(slot) => self.slots[slot] = Some(peer),
             None => self.slots.push(Some(peer)),
@@ -40,7 +46,17 @@ impl Peers {
     pub(crate) fn remove(&mut self, slot: usize) -> Option<Peer> {
         let peer = self.slots.get_mut(slot)?.take()?;
         self.free.push(slot);
+        self.ids.remove(&peer.about.id);
         Some(peer)
+    }
+
+    /// Where a peer is.
+    pub(crate) fn slot_of(&self, id: PeerId) -> Option<usize> {
+        self.ids.get(&id).copied()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Peer)> {
+        self.slots.iter_mut().enumerate().filter_map(|(slot, peer)| Some((slot, peer.as_mut()?)))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &Peer)> {

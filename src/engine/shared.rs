@@ -182,6 +182,8 @@ pub(crate) struct Shared {
     pub(crate) reporter: Reporter,
     pub(crate) presence: watch::Sender<Presence>,
     pub(crate) counters: Counters,
+    /// Changes whenever subscriptions of peers do.
+    pub(crate) subscription_changes: watch::Sender<u64>,
     /// One for each accepted connection that may be in the handshake.
     pub(crate) handshakes: Arc<Semaphore>,
     /// `None` once the socket is closed.
@@ -193,15 +195,24 @@ impl Shared {
     pub(crate) fn new(options: Options) -> Self {
         Self {
             outbound: Outbound::new(options.send),
-            inbound: Inbound::new(options.receive),
+            inbound: Inbound::new(options.receive, options.conflate),
             signal: Signal::default(),
             reporter: Reporter::default(),
             presence: watch::Sender::new(Presence::Open { peers: 0 }),
             counters: Counters::default(),
+            subscription_changes: watch::Sender::new(0),
             handshakes: Arc::new(Semaphore::new(options.max_pending_handshakes.min(Semaphore::MAX_PERMITS))),
             attachments: Mutex::new(Some(Vec::new())),
             next_attachment: AtomicU64::new(0),
             options,
+        }
+    }
+
+    /// Tells those who wait for subscriptions to look again.
+    #[inline]
+    pub(crate) fn subscriptions_changed(&self) {
+        if self.subscription_changes.receiver_count() > 0 {
+            self.subscription_changes.send_modify(|changes| *changes += 1);
         }
     }
 

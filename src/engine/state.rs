@@ -9,7 +9,8 @@ use crate::engine::pattern::Pattern;
 use crate::engine::peers::Peers;
 use crate::engine::shared::{Attachment, Shared};
 use crate::engine::slabs::Slabs;
-use crate::monitor::PeerId;
+use crate::monitor::{self, PeerId};
+use crate::stats::PeerStats;
 use crate::zmtp::run::Run;
 
 /// A socket that has been told to close.
@@ -19,6 +20,8 @@ pub(super) struct Closing {
     pub(super) deadline: Option<Instant>,
     /// Messages written before the socket was closed.
     pub(super) sent_before: u64,
+    /// Messages that were dropped since because their peers were lost.
+    pub(super) lost: u64,
 }
 
 /// Everything that the I/O task owns.
@@ -40,7 +43,9 @@ pub(crate) struct Engine<P> {
     /// The size of the smallest message that found no room in this turn.
     pub(super) waiting_size: usize,
     /// Messages of peers that have gone that found no room; the slot is their lane.
-    pub(super) orphans: VecDeque<(usize, VecDeque<Run>)>,
+    pub(super) orphans: VecDeque<(usize, Arc<monitor::Peer>, VecDeque<Run>)>,
+    /// A scratch list of what has come for the user.
+    pub(super) inward: Vec<Run>,
     /// A scratch list of woken peers.
     pub(super) woken: Vec<usize>,
     /// How often the write was put off to collect more.
@@ -59,10 +64,10 @@ pub(crate) struct Engine<P> {
 }
 
 impl<P: Pattern> Engine<P> {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, pattern: P) -> Self {
         Self {
             shared,
-            pattern: P::default(),
+            pattern,
             peers: Peers::default(),
             slabs: Slabs::default(),
             next_peer: 1,
@@ -72,6 +77,7 @@ impl<P: Pattern> Engine<P> {
             waiting_bytes: 0,
             waiting_size: usize::MAX,
             orphans: VecDeque::new(),
+            inward: Vec::new(),
             woken: Vec::new(),
             collected: 0,
             busy: false,
@@ -81,6 +87,27 @@ impl<P: Pattern> Engine<P> {
             closing: None,
             detached: Vec::new(),
         }
+    }
+
+    /// The numbers of all peers that have finished the handshake.
+    pub(crate) fn peer_stats(&mut self) -> Vec<PeerStats> {
+        let pattern = &self.pattern;
+        let stats = self.peers.iter_mut().filter(|(_, peer)| !peer.leaving).filter_map(|(slot, peer)| {
+            let (socket_type, version) = peer.kind?;
+            let (queued_messages, queued_bytes) = peer.out.depth();
+            Some(PeerStats {
+                peer: peer.about.clone(),
+                socket_type,
+                version,
+                messages_sent: peer.counts.sent,
+                messages_received: peer.counts.received,
+                messages_dropped: peer.counts.dropped,
+                queued_messages,
+                queued_bytes,
+                subscriptions: pattern.subscriptions(slot),
+            })
+        });
+        stats.collect()
     }
 
     /// Says what to be woken for; `false` if there is something to do already.

@@ -22,15 +22,16 @@ use std::time::Duration;
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep};
 
-use crate::engine::pattern::Pattern;
+use crate::engine::pattern::{Pattern, Reach};
 use crate::engine::peer::Peer;
 use crate::engine::shared::{Arrival, Attachment, AttachmentId, Command, PeerWaker, Presence, Shared};
 use crate::engine::state::{Closing, Engine};
 use crate::monitor::{self, Event, PeerId};
 use crate::queue::lock;
 use crate::stats::Closed;
+use crate::zmtp::command::SUBSCRIBE_OVERHEAD;
 use crate::zmtp::connection::{self, Connection};
-use crate::zmtp::decoder::Limits;
+use crate::zmtp::decoder::{COMMAND_MAXIMUM, Limits};
 
 /// How long the end of an aborted task is waited for.
 pub(crate) const ABORTED_WITHIN: Duration = Duration::from_secs(1);
@@ -39,6 +40,7 @@ impl<P: Pattern> Engine<P> {
     /// One turn of the I/O task; `true` if there is more to do at once.
     fn turn(&mut self) -> bool {
         self.obey();
+        self.pattern.obey(Reach { peers: &mut self.peers, shared: &self.shared });
         let more_to_read = self.read();
         self.admit();
         let senders_wait = self.route();
@@ -51,11 +53,21 @@ impl<P: Pattern> Engine<P> {
     ///
     /// `sending`: the user will send again at once if there is room, so small batches are not yet written.
     pub(crate) fn turn_for_user(&mut self, sending: bool) {
+        self.pattern.obey(Reach { peers: &mut self.peers, shared: &self.shared });
         let more_to_read = self.read();
         self.admit();
         let senders_wait = self.route() || sending;
         let more_to_write = self.write(senders_wait);
         if more_to_read || more_to_write || !self.sleep() {
+            self.shared.signal.wake();
+        }
+    }
+
+    /// Routes what is queued, on behalf of a user who wants to do something after it.
+    pub(super) fn route_for_user(&mut self) {
+        self.pattern.obey(Reach { peers: &mut self.peers, shared: &self.shared });
+        self.route();
+        if !self.sleep() {
             self.shared.signal.wake();
         }
     }
@@ -77,21 +89,25 @@ impl<P: Pattern> Engine<P> {
         }
         let slot = self.peers.next_slot();
         let options = &self.shared.options;
-        let about = monitor::Peer {
+        let about = Arc::new(monitor::Peer {
             id: PeerId(self.next_peer),
             endpoint: arrival.endpoint,
             address: arrival.connected.address,
-        };
+        });
         self.next_peer += 1;
         let connection = Connection::new(connection::Config {
             socket_type: P::SOCKET_TYPE,
-            limits: Limits { message: options.max_message_size, frames: options.max_frames },
+            limits: Limits {
+                message: options.max_message_size,
+                frames: options.max_frames,
+                command: COMMAND_MAXIMUM.max(options.max_topic_length.saturating_add(SUBSCRIBE_OVERHEAD)),
+            },
             careful: arrival.careful,
         });
         tracing::debug!(peer = about.id.0, endpoint = %about.endpoint, address = %about.address, "new connection");
         self.shared.reporter.report(|| match arrival.permit {
-            Some(_) => Event::Accepted(about.clone()),
-            None => Event::Connected(about.clone()),
+            Some(_) => Event::Accepted(about.as_ref().clone()),
+            None => Event::Connected(about.as_ref().clone()),
         });
         if let Some(deadline) = Instant::now().checked_add(options.handshake_timeout) {
             self.handshakes.push_back((deadline, slot, about.id));
@@ -120,6 +136,7 @@ impl<P: Pattern> Engine<P> {
             self.closing = Some(Closing {
                 deadline: Instant::now().checked_add(self.shared.options.linger),
                 sent_before: self.shared.counters.messages_sent.get(),
+                lost: 0,
             });
         }
     }
@@ -194,7 +211,7 @@ struct End<P: Pattern> {
 impl<P: Pattern> Drop for End<P> {
     fn drop(&mut self) {
         self.shared.signal.end();
-        *lock(&self.engine) = Engine::new(self.shared.clone());
+        *lock(&self.engine) = Engine::new(self.shared.clone(), P::default());
         self.shared.outbound.close();
         self.shared.inbound.close();
         for attachment in self.shared.detach_all() {

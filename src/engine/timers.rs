@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::engine::pattern::Pattern;
+use crate::engine::pattern::{Pattern, Unsent};
 use crate::engine::slabs::Slabs;
 use crate::engine::state::Engine;
 use crate::error::ProtocolError;
@@ -16,7 +16,7 @@ const RELEASE_AFTER: Duration = Duration::from_secs(1);
 impl<P: Pattern> Engine<P> {
     /// Ends what has run out of time.
     pub(super) fn expire(&mut self) {
-        if self.release_at.is_none() && self.busy && (self.slabs.is_large() || !P::RECEIVES) {
+        if self.release_at.is_none() && self.busy && (self.slabs.is_large() || P::UNSENT != Unsent::Forget) {
             self.release_at = Some(Instant::now() + RELEASE_AFTER);
         }
         if self.handshakes.is_empty() && self.leaving.is_empty() && self.release_at.is_none() {

@@ -1,20 +1,28 @@
 //! The inbound queue: messages that peers have sent and no user has received yet, one lane per peer.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
 use crate::error::{RecvError, TryRecvError};
 use crate::message::Message;
+use crate::monitor::Peer;
 use crate::options::HighWaterMark;
 use crate::queue::lock;
 use crate::queue::waiters::{Ticket, Waiters, Woken};
 use crate::zmtp::run::Run;
 
+/// Messages that wait, and who sent them.
+#[derive(Debug)]
+struct Entry {
+    run: Run,
+    from: Arc<Peer>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// By the peer's slot. A lane outlives its peer until it is empty.
-    lanes: Vec<VecDeque<Run>>,
+    lanes: Vec<VecDeque<Entry>>,
     /// The lanes that are not empty, in the order of their turns.
     turns: VecDeque<usize>,
     messages: usize,
@@ -23,6 +31,8 @@ struct State {
     closed: bool,
     /// Messages that came and will never be received, because the queue is closed.
     unread: usize,
+    /// Messages that a newer one has replaced.
+    replaced: usize,
     /// The engine has messages that found no room, the smallest of this size, and wants to know when there is some.
     engine_waits: Option<usize>,
 }
@@ -35,7 +45,7 @@ impl State {
             return false;
         };
         let lane = &mut self.lanes[turn];
-        let Some(run) = lane.front_mut() else {
+        let Some(Entry { run, .. }) = lane.front_mut() else {
             return false;
         };
         self.messages -= 1;
@@ -54,7 +64,12 @@ impl State {
         taken
     }
 
-    fn push(&mut self, lane: usize, run: Run) {
+    /// Who sent the next message.
+    fn next_from(&self) -> Option<Arc<Peer>> {
+        self.turns.front().and_then(|turn| self.lanes[*turn].front()).map(|entry| entry.from.clone())
+    }
+
+    fn push(&mut self, lane: usize, from: &Arc<Peer>, run: Run) {
         if lane >= self.lanes.len() {
             self.lanes.resize_with(lane + 1, VecDeque::new);
         }
@@ -63,7 +78,31 @@ impl State {
         if self.lanes[lane].is_empty() {
             self.turns.push_back(lane);
         }
-        self.lanes[lane].push_back(run);
+        self.lanes[lane].push_back(Entry { run, from: from.clone() });
+    }
+
+    /// Puts the newest of the messages in the place of what the lane has.
+    fn replace(&mut self, lane: usize, from: &Arc<Peer>, waiting: &mut VecDeque<Run>) {
+        let mut messages: usize = waiting.iter().map(Run::messages).sum();
+        let mut newest = waiting.pop_back();
+        waiting.clear();
+        if let Some(run) = &mut newest {
+            let last = run.messages();
+            run.split_front(|before, _, _| before + 1 < last);
+            run.detach();
+        }
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            for Entry { run, .. } in lane.drain(..) {
+                messages += run.messages();
+                self.messages -= run.messages();
+                self.payload -= run.payload();
+            }
+        }
+        self.turns.retain(|turn| *turn != lane);
+        if let Some(run) = newest {
+            self.replaced += messages - run.messages();
+            self.push(lane, from, run);
+        }
     }
 
     /// Whether a message of `size` bytes fits and half of the queue is free: the engine works in batches.
@@ -88,21 +127,36 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Inbound {
     mark: HighWaterMark,
+    /// Only the newest message of each peer is kept.
+    conflate: bool,
     state: Mutex<State>,
 }
 
 impl Inbound {
-    pub(crate) fn new(mark: HighWaterMark) -> Self {
-        Self { mark, state: Mutex::default() }
+    pub(crate) fn new(mark: HighWaterMark, conflate: bool) -> Self {
+        Self { mark, conflate, state: Mutex::default() }
     }
 
     /// Takes as many messages from the front of `waiting` as there is room for and `share` allows, one at least if there
     /// is room for it; `false` if some are left.
-    pub(crate) fn offer(&self, lane: usize, waiting: &mut VecDeque<Run>, share: HighWaterMark) -> bool {
+    pub(crate) fn offer(
+        &self,
+        lane: usize,
+        from: &Arc<Peer>,
+        waiting: &mut VecDeque<Run>,
+        share: HighWaterMark,
+    ) -> bool {
         let woken = {
             let mut state = lock(&self.state);
             if state.closed {
                 state.unread += waiting.drain(..).map(|run| run.messages()).sum::<usize>();
+                return true;
+            }
+            if self.conflate && !waiting.is_empty() {
+                state.replace(lane, from, waiting);
+                let woken = state.waiters.take(1);
+                drop(state);
+                woken.wake();
                 return true;
             }
             let (messages, payload) = (state.messages, state.payload);
@@ -127,7 +181,7 @@ impl Inbound {
                 if waiting.front().is_some_and(|run| run.messages() == 0) {
                     waiting.pop_front();
                 }
-                state.push(lane, front);
+                state.push(lane, from, front);
             }
             let added = state.messages - messages;
             state.waiters.take(added)
@@ -156,6 +210,27 @@ impl Inbound {
             return Ok(());
         }
         Err(if state.closed { TryRecvError::Closed } else { TryRecvError::Empty })
+    }
+
+    /// Like [`pop_into`](Self::pop_into); gives the peer that has sent the message as well.
+    pub(crate) fn pop_from(&self, slot: &mut Message, engine: impl FnOnce()) -> Result<Arc<Peer>, TryRecvError> {
+        let mut state = lock(&self.state);
+        match state.next_from() {
+            Some(from) => {
+                state.pop_into(slot);
+                if state.call_engine(&self.mark) {
+                    engine();
+                }
+                Ok(from)
+            }
+            None if state.closed => Err(TryRecvError::Closed),
+            None => Err(TryRecvError::Empty),
+        }
+    }
+
+    /// How many messages a newer one has replaced.
+    pub(crate) fn replaced(&self) -> usize {
+        lock(&self.state).replaced
     }
 
     /// Takes up to `max` messages and says how many; calls `engine` as [`pop_into`](Self::pop_into) does.
@@ -272,7 +347,17 @@ mod tests {
     const ALL: HighWaterMark = HighWaterMark { messages: 0, bytes: 0 };
 
     fn queue(messages: usize, bytes: usize) -> Inbound {
-        Inbound::new(HighWaterMark { messages, bytes })
+        Inbound::new(HighWaterMark { messages, bytes }, false)
+    }
+
+    fn peer() -> Arc<Peer> {
+        let endpoint: crate::Endpoint = "ipc://x".parse().unwrap();
+        let address = crate::PeerAddress::Tcp(([127, 0, 0, 1], 1).into());
+        Arc::new(Peer { id: crate::PeerId(1), endpoint, address })
+    }
+
+    fn offer(queue: &Inbound, lane: usize, waiting: &mut VecDeque<Run>, share: HighWaterMark) -> bool {
+        queue.offer(lane, &peer(), waiting, share)
     }
 
     fn pop(queue: &Inbound) -> Result<Message, TryRecvError> {
@@ -287,9 +372,9 @@ mod tests {
     #[test]
     fn lanes_take_turns_message_by_message() {
         let queue = queue(0, 0);
-        queue.offer(3, &mut run(b"abc"), ALL);
-        queue.offer(0, &mut run(b"1"), ALL);
-        queue.offer(7, &mut run(b"xy"), ALL);
+        offer(&queue, 3, &mut run(b"abc"), ALL);
+        offer(&queue, 0, &mut run(b"1"), ALL);
+        offer(&queue, 7, &mut run(b"xy"), ALL);
         assert_eq!(drain(&queue), b"a1xbyc");
     }
 
@@ -298,11 +383,11 @@ mod tests {
         for mark in [1, 2, 5] {
             let queue = queue(mark, 0);
             let mut waiting = run(b"abcdef");
-            assert!(!queue.offer(0, &mut waiting, ALL));
+            assert!(!offer(&queue, 0, &mut waiting, ALL));
             assert_eq!(queue.depth(), (mark, mark));
             let mut seen = drain(&queue);
             while !waiting.is_empty() {
-                queue.offer(0, &mut waiting, ALL);
+                offer(&queue, 0, &mut waiting, ALL);
                 seen.extend(drain(&queue));
             }
             assert_eq!(seen, b"abcdef");
@@ -313,19 +398,19 @@ mod tests {
     fn bytes_count_and_a_large_message_passes_when_nothing_is_queued() {
         let queue = queue(0, 3);
         let mut waiting = run(b"abcd");
-        assert!(!queue.offer(0, &mut waiting, ALL));
+        assert!(!offer(&queue, 0, &mut waiting, ALL));
         assert_eq!(queue.depth(), (3, 3));
         let mut large = VecDeque::from([Run::whole("large".into())]);
-        assert!(!queue.offer(1, &mut large, ALL));
+        assert!(!offer(&queue, 1, &mut large, ALL));
         drain(&queue);
-        assert!(queue.offer(1, &mut large, ALL));
+        assert!(offer(&queue, 1, &mut large, ALL));
         assert_eq!(queue.depth(), (1, 5));
     }
 
     #[test]
     fn the_engine_is_called_when_half_is_free() {
         let queue = queue(4, 0);
-        queue.offer(0, &mut run(b"abcd"), ALL);
+        offer(&queue, 0, &mut run(b"abcd"), ALL);
         assert!(queue.sleep(1));
         let calls = (0..4).map(|_| {
             let mut called = false;
@@ -339,32 +424,32 @@ mod tests {
     #[test]
     fn the_engine_is_not_called_before_what_waits_fits() {
         let queue = queue(0, 4);
-        queue.offer(0, &mut run(b"ab"), ALL);
+        offer(&queue, 0, &mut run(b"ab"), ALL);
         let mut large = VecDeque::from([Run::whole("abc".into())]);
-        assert!(!queue.offer(1, &mut large, ALL));
+        assert!(!offer(&queue, 1, &mut large, ALL));
         assert!(queue.sleep(3), "half is free, but not enough");
         let mut called = false;
         queue.pop_into(&mut Message::default(), || called = true).unwrap();
-        assert!(called && queue.offer(1, &mut large, ALL));
+        assert!(called && offer(&queue, 1, &mut large, ALL));
     }
 
     #[test]
     fn a_share_in_messages_or_in_bytes_is_kept_but_for_a_first_large_message() {
         let queue = queue(0, 0);
         let mut waiting = run(b"abcdef");
-        assert!(!queue.offer(0, &mut waiting, HighWaterMark { messages: 2, bytes: 0 }));
+        assert!(!offer(&queue, 0, &mut waiting, HighWaterMark { messages: 2, bytes: 0 }));
         assert_eq!(queue.depth(), (2, 2));
-        assert!(!queue.offer(0, &mut waiting, HighWaterMark { messages: 0, bytes: 3 }));
+        assert!(!offer(&queue, 0, &mut waiting, HighWaterMark { messages: 0, bytes: 3 }));
         assert_eq!(queue.depth(), (5, 5));
         let mut large = VecDeque::from([Run::whole("large".into()), Run::whole("large".into())]);
-        assert!(!queue.offer(1, &mut large, HighWaterMark { messages: 0, bytes: 3 }));
+        assert!(!offer(&queue, 1, &mut large, HighWaterMark { messages: 0, bytes: 3 }));
         assert_eq!(queue.depth(), (6, 10));
     }
 
     #[test]
     fn many_are_taken_at_once() {
         let queue = queue(0, 0);
-        queue.offer(0, &mut run(b"abc"), ALL);
+        offer(&queue, 0, &mut run(b"abc"), ALL);
         let mut out = Vec::new();
         assert_eq!(queue.pop_many(&mut out, 2, || ()), Ok(2));
         assert_eq!(queue.pop_many(&mut out, 9, || ()), Ok(1));
@@ -375,10 +460,32 @@ mod tests {
     #[test]
     fn closing_counts_what_was_never_received() {
         let queue = queue(0, 0);
-        queue.offer(0, &mut run(b"abc"), ALL);
+        offer(&queue, 0, &mut run(b"abc"), ALL);
         queue.close();
         assert_eq!(pop(&queue), Err(TryRecvError::Closed));
-        assert!(queue.offer(0, &mut run(b"d"), ALL));
+        assert!(offer(&queue, 0, &mut run(b"d"), ALL));
         assert_eq!((queue.depth(), queue.unread()), ((0, 0), 4));
+    }
+
+    #[test]
+    fn conflation_keeps_the_newest_whole_message_of_each_lane() {
+        let queue = Inbound::new(HighWaterMark { messages: 1, bytes: 1 }, true);
+        assert!(offer(&queue, 0, &mut run(b"abc"), ALL));
+        assert!(offer(&queue, 1, &mut VecDeque::from([Run::whole(["x", "y"].into())]), ALL));
+        assert!(offer(&queue, 0, &mut run(b"de"), ALL));
+        assert_eq!((queue.depth(), queue.replaced()), ((2, 3), 4));
+        assert_eq!(pop(&queue), Ok(["x", "y"].into()));
+        assert_eq!(pop(&queue), Ok("e".into()));
+    }
+
+    #[test]
+    fn the_sender_of_a_message_is_told_on_request() {
+        let queue = queue(0, 0);
+        let from = peer();
+        queue.offer(0, &from, &mut run(b"a"), ALL);
+        let mut slot = Message::default();
+        assert!(Arc::ptr_eq(&queue.pop_from(&mut slot, || ()).unwrap(), &from));
+        assert_eq!(slot, "a".into());
+        assert_eq!(queue.pop_from(&mut slot, || ()).unwrap_err(), TryRecvError::Empty);
     }
 }

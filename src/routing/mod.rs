@@ -1,3 +1,5 @@
 //! Where messages go: plain data structures, without locks and without I/O.
 
+pub(crate) mod prefixes;
 pub(crate) mod round_robin;
+pub(crate) mod topics;

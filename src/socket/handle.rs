@@ -4,15 +4,17 @@ use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, TryLockError};
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use futures::future;
 use tokio::runtime;
-use tokio::task::coop::{consume_budget, unconstrained};
+use tokio::task::coop::consume_budget;
 
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::engine::dial::dial;
+use crate::engine::drive::Drive;
 use crate::engine::listen::listen;
 use crate::engine::pattern::Pattern;
 use crate::engine::shared::{Attachment, AttachmentKind, Command, Presence, Shared};
@@ -20,12 +22,13 @@ use crate::engine::state::Engine;
 use crate::engine::task;
 use crate::error::{BindError, CloseError, ConnectError, DetachError, RecvError, SendError, TryRecvError, WaitError};
 use crate::message::Message;
-use crate::monitor::{Event, Monitor};
+use crate::monitor::{Event, Monitor, Peer};
 use crate::options::Options;
 use crate::queue::lock;
 use crate::queue::outbound::Refused;
 use crate::queue::waiters::Ticket;
-use crate::stats::{Closed, Stats};
+use crate::socket::subscriptions::Subscriptions;
+use crate::stats::{Closed, PeerStats, Stats};
 use crate::transport::Listener;
 
 /// Calls of engines that are closer together than this are load and not a conversation.
@@ -50,23 +53,41 @@ enum Life {
 
 /// A socket without the methods of its type. Cloned handles share it; it closes when the last one is dropped.
 #[derive(Debug)]
-pub(crate) struct Core<P: Pattern> {
+pub(crate) struct Core {
     shared: Arc<Shared>,
-    engine: Arc<Mutex<Engine<P>>>,
+    engine: Arc<dyn Drive>,
+    /// What a SUB lets through.
+    filter: Option<Arc<Subscriptions>>,
     life: Mutex<Life>,
     /// Roughly counts calls of `send` and `recv`.
     calls: AtomicU32,
 }
 
-impl<P: Pattern> Core<P> {
-    pub(crate) fn new(options: Options) -> Self {
+impl Core {
+    /// A socket around an engine.
+    pub(crate) fn new(shared: Arc<Shared>, engine: Arc<dyn Drive>) -> Self {
+        Self { shared, engine, filter: None, life: Mutex::new(Life::New), calls: AtomicU32::new(0) }
+    }
+
+    /// A socket with this pattern.
+    pub(crate) fn with_pattern<P: Pattern>(options: Options, pattern: P) -> Self {
         let shared = Arc::new(Shared::new(options));
-        Self {
-            engine: Arc::new(Mutex::new(Engine::new(shared.clone()))),
-            shared,
-            life: Mutex::new(Life::New),
-            calls: AtomicU32::new(0),
-        }
+        let engine = Arc::new(Mutex::new(Engine::new(shared.clone(), pattern)));
+        Self::new(shared, engine)
+    }
+
+    /// Lets only those messages through to the user that have been subscribed to.
+    pub(crate) fn filtered(mut self, subscriptions: Arc<Subscriptions>) -> Self {
+        self.filter = Some(subscriptions);
+        self
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(crate) fn linger(&self) -> Duration {
+        self.shared.options.linger
     }
 
     // --- endpoints --------------------------------------------------------------------------------------------------
@@ -140,7 +161,7 @@ impl<P: Pattern> Core<P> {
         let mut life = lock(&self.life);
         if *life == Life::New {
             *life = Life::Started;
-            runtime.spawn(task::run(self.engine.clone(), self.shared.clone()));
+            runtime.spawn(self.engine.clone().run(self.shared.clone()));
         }
     }
 
@@ -192,6 +213,25 @@ impl<P: Pattern> Core<P> {
         }
     }
 
+    /// Waits until `is_reached`, which depends on subscriptions of peers.
+    pub(crate) async fn wait_for_subscriptions(&self, is_reached: impl Fn() -> bool) -> Result<(), WaitError> {
+        let mut changes = self.shared.subscription_changes.subscribe();
+        let mut presence = self.shared.presence.subscribe();
+        loop {
+            if self.is_closed() {
+                return Err(WaitError::Closed);
+            }
+            // Seen before looking: a change meanwhile is not lost.
+            changes.borrow_and_update();
+            if is_reached() {
+                return Ok(());
+            }
+            let closed = presence.wait_for(|presence| !matches!(presence, Presence::Open { .. }));
+            // Both live as long as the socket.
+            let _ = future::select(pin!(changes.changed()), pin!(closed)).await;
+        }
+    }
+
     pub(crate) fn monitor(&self) -> Monitor {
         self.shared.reporter.subscribe(!matches!(*self.shared.presence.borrow(), Presence::Open { .. }))
     }
@@ -211,11 +251,17 @@ impl<P: Pattern> Core<P> {
             bytes_received: counters.bytes_received.get(),
             messages_returned: counters.messages_returned.get(),
             messages_refused: counters.messages_refused.get(),
+            messages_dropped: counters.messages_dropped.get() + self.shared.inbound.replaced() as u64,
+            messages_unmatched: counters.messages_unmatched.get(),
             outbound_messages,
             outbound_bytes,
             inbound_messages,
             inbound_bytes,
         }
+    }
+
+    pub(crate) fn peers(&self) -> Vec<PeerStats> {
+        self.engine.peers()
     }
 
     // --- sending ----------------------------------------------------------------------------------------------------
@@ -265,7 +311,7 @@ impl<P: Pattern> Core<P> {
 
     /// Queues a message once there is room.
     #[inline]
-    pub(crate) fn send(&self, message: Message) -> Sending<'_, P> {
+    pub(crate) fn send(&self, message: Message) -> Sending<'_> {
         Sending { core: self, message, ticket: None, is_done: false }
     }
 
@@ -274,12 +320,50 @@ impl<P: Pattern> Core<P> {
     /// Moves the next message into `slot` if there is one.
     #[inline]
     pub(crate) fn pop_into(&self, slot: &mut Message) -> Result<(), TryRecvError> {
-        self.shared.inbound.pop_into(slot, || self.shared.signal.wake())
+        loop {
+            self.shared.inbound.pop_into(slot, || self.shared.signal.wake())?;
+            if self.lets_through(slot) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the next message if there is one, and says who has sent it.
+    pub(crate) fn pop_from(&self) -> Result<(Message, Arc<Peer>), TryRecvError> {
+        loop {
+            let mut message = Message::default();
+            let from = self.shared.inbound.pop_from(&mut message, || self.shared.signal.wake())?;
+            if self.lets_through(&message) {
+                return Ok((message, from));
+            }
+        }
     }
 
     /// Takes up to `max` messages, as far as there are any.
     pub(crate) fn pop_many(&self, out: &mut Vec<Message>, max: usize) -> Result<usize, TryRecvError> {
-        self.shared.inbound.pop_many(out, max, || self.shared.signal.wake())
+        let before = out.len();
+        loop {
+            self.shared.inbound.pop_many(out, max, || self.shared.signal.wake())?;
+            let mut index = before;
+            while self.filter.is_some() && index < out.len() {
+                if self.lets_through(&out[index]) {
+                    index += 1;
+                } else {
+                    out.remove(index);
+                }
+            }
+            if out.len() > before {
+                return Ok(out.len() - before);
+            }
+        }
+    }
+
+    #[inline]
+    fn lets_through(&self, message: &Message) -> bool {
+        match &self.filter {
+            Some(subscriptions) => subscriptions.admit(&message[0]),
+            None => true,
+        }
     }
 
     /// There was no message. Takes a turn of the engine, which may bring one; says whether to look again.
@@ -288,7 +372,7 @@ impl<P: Pattern> Core<P> {
     }
 
     /// Waits until a message can be taken, perhaps by somebody else.
-    pub(crate) fn readable(&self) -> Readable<'_, P> {
+    pub(crate) fn readable(&self) -> Readable<'_> {
         Readable { core: self, ticket: None }
     }
 
@@ -301,24 +385,13 @@ impl<P: Pattern> Core<P> {
         calls % CALLS_PER_UNIT == 0
     }
 
-    /// Drives the engine on the caller's time, unless somebody does already: work that is here is done here, without a
-    /// hop to another task or thread.
+    /// Drives the engine on the caller's time, unless somebody does already.
     pub(crate) fn take_turn(&self, sending: bool) -> bool {
-        let mut engine = match self.engine.try_lock() {
-            Ok(engine) => engine,
-            Err(TryLockError::Poisoned(engine)) => engine.into_inner(),
-            Err(TryLockError::WouldBlock) => return false,
-        };
-        // A task that has used up its budget would be told that its streams are not ready, which is not true.
-        let turn = pin!(unconstrained(std::future::poll_fn(|_| {
-            engine.turn_for_user(sending);
-            Poll::Ready(())
-        })));
-        turn.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+        self.engine.take_turn(sending)
     }
 }
 
-impl<P: Pattern> Drop for Core<P> {
+impl Drop for Core {
     fn drop(&mut self) {
         self.begin_close();
     }
@@ -326,14 +399,14 @@ impl<P: Pattern> Drop for Core<P> {
 
 /// Waits for room in the outbound queue. Dropped before it is ready it has queued nothing.
 #[derive(Debug)]
-pub(crate) struct Sending<'a, P: Pattern> {
-    core: &'a Core<P>,
+pub(crate) struct Sending<'a> {
+    core: &'a Core,
     message: Message,
     ticket: Option<Ticket>,
     is_done: bool,
 }
 
-impl<P: Pattern> Future for Sending<'_, P> {
+impl Future for Sending<'_> {
     type Output = Result<(), SendError>;
 
     #[inline]
@@ -352,7 +425,7 @@ impl<P: Pattern> Future for Sending<'_, P> {
     }
 }
 
-impl<P: Pattern> Sending<'_, P> {
+impl Sending<'_> {
     /// The queue is full or closed, or the message is not acceptable.
     #[cold]
     fn poll_slowly(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
@@ -377,7 +450,7 @@ impl<P: Pattern> Sending<'_, P> {
     }
 }
 
-impl<P: Pattern> Drop for Sending<'_, P> {
+impl Drop for Sending<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.core.shared.outbound.leave(ticket);
@@ -390,11 +463,11 @@ impl<P: Pattern> Drop for Sending<'_, P> {
 pub(crate) struct RoomTicket(Option<Ticket>);
 
 impl RoomTicket {
-    pub(crate) fn poll<P: Pattern>(&mut self, core: &Core<P>, size: usize, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, core: &Core, size: usize, cx: &mut Context<'_>) -> Poll<()> {
         core.shared.outbound.poll_room(size, &mut self.0, cx.waker())
     }
 
-    pub(crate) fn leave<P: Pattern>(&mut self, core: &Core<P>) {
+    pub(crate) fn leave(&mut self, core: &Core) {
         if let Some(ticket) = self.0.take() {
             core.shared.outbound.forget(ticket);
         }
@@ -406,11 +479,11 @@ impl RoomTicket {
 pub(crate) struct MessageTicket(Option<Ticket>);
 
 impl MessageTicket {
-    pub(crate) fn poll<P: Pattern>(&mut self, core: &Core<P>, cx: &mut Context<'_>) -> Poll<Result<(), RecvError>> {
+    pub(crate) fn poll(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<Result<(), RecvError>> {
         core.shared.inbound.poll_observe(&mut self.0, cx.waker())
     }
 
-    pub(crate) fn leave<P: Pattern>(&mut self, core: &Core<P>) {
+    pub(crate) fn leave(&mut self, core: &Core) {
         if let Some(ticket) = self.0.take() {
             core.shared.inbound.forget(ticket);
         }
@@ -419,12 +492,12 @@ impl MessageTicket {
 
 /// Waits for a message in the inbound queue, and takes none: dropped at any time it loses none.
 #[derive(Debug)]
-pub(crate) struct Readable<'a, P: Pattern> {
-    core: &'a Core<P>,
+pub(crate) struct Readable<'a> {
+    core: &'a Core,
     ticket: Option<Ticket>,
 }
 
-impl<P: Pattern> Future for Readable<'_, P> {
+impl Future for Readable<'_> {
     type Output = Result<(), RecvError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -436,7 +509,7 @@ impl<P: Pattern> Future for Readable<'_, P> {
     }
 }
 
-impl<P: Pattern> Drop for Readable<'_, P> {
+impl Drop for Readable<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.core.shared.inbound.leave(ticket);
@@ -544,9 +617,18 @@ macro_rules! common_methods {
             self.core.wait_connected(count).await
         }
 
+        pub(crate) fn core(&self) -> &std::sync::Arc<$crate::socket::handle::Core> {
+            &self.core
+        }
+
         /// A stream of what happens to the connections from now on.
         pub fn monitor(&self) -> $crate::monitor::Monitor {
             self.core.monitor()
+        }
+
+        /// The peers that are connected and have finished the handshake, each with its numbers at this moment.
+        pub fn peers(&self) -> Vec<$crate::stats::PeerStats> {
+            self.core.peers()
         }
 
         /// The socket's numbers at this moment.

@@ -1,22 +1,16 @@
 //! PUSH: sends each message to one of its peers, in turn (RFC 30).
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
-use futures::Sink;
-
-use crate::engine::pattern::Pattern;
+use crate::engine::pattern::{Incoming, Pattern, Reach, Unsent};
 use crate::engine::peer::Peer;
-use crate::engine::peers::Peers;
-use crate::error::{BuildError, CloseError, SendError, TrySendError};
-use crate::message::Message;
+use crate::error::{BuildError, ProtocolError};
 use crate::options::{Options, common_options};
-use crate::queue::outbound::Refused;
 use crate::routing::round_robin::RoundRobin;
-use crate::socket::handle::{Core, RoomTicket, Sending, common_methods};
-use crate::stats::Closed;
+use crate::socket::handle::{Core, common_methods};
+use crate::socket::sending::{sending_methods, sending_options};
 use crate::zmtp::encoder::Batch;
+use crate::zmtp::run::Run;
 use crate::zmtp::socket_type::SocketType;
 
 /// Deals messages to the peers that have room.
@@ -27,13 +21,13 @@ pub(crate) struct Push {
 
 impl Pattern for Push {
     const SOCKET_TYPE: SocketType = SocketType::Push;
-    const RECEIVES: bool = false;
+    const UNSENT: Unsent = Unsent::Return;
 
-    fn attach(&mut self, slot: usize) {
+    fn attach(&mut self, slot: usize, _reach: Reach<'_>) {
         self.ring.join(slot);
     }
 
-    fn detach(&mut self, slot: usize) {
+    fn detach(&mut self, slot: usize, _reach: Reach<'_>, _inward: &mut Vec<Run>) {
         self.ring.leave(slot);
     }
 
@@ -49,11 +43,24 @@ impl Pattern for Push {
         !self.ring.is_empty()
     }
 
-    fn route(&mut self, batch: Batch, peers: &mut Peers) -> Option<Batch> {
+    fn receive(
+        &mut self,
+        _slot: usize,
+        incoming: Incoming,
+        reach: Reach<'_>,
+        _inward: &mut Vec<Run>,
+    ) -> Result<(), ProtocolError> {
+        if let Incoming::Run(run) = incoming {
+            reach.shared.counters.messages_refused.add(run.messages());
+        }
+        Ok(())
+    }
+
+    fn route(&mut self, batch: Batch, Reach { peers, .. }: Reach<'_>) -> Option<Batch> {
         if let Some(slot) = self.ring.only() {
             let mut batch = Some(batch);
             let has_room = peers.give(slot, |peer, _| {
-                peer.give(batch.take().unwrap_or_default());
+                peer.out.give(batch.take().unwrap_or_default());
                 peer.has_room()
             });
             if has_room != Some(true) {
@@ -67,7 +74,7 @@ impl Pattern for Push {
                 return Some(messages.rest());
             };
             let deal = |peer: &mut Peer, spare: &mut Vec<Batch>| {
-                peer.deal(&mut messages, || spare.pop().unwrap_or_default());
+                peer.out.deal(&mut messages, || spare.pop().unwrap_or_default());
                 peer.has_room()
             };
             match peers.give(slot, deal) {
@@ -98,18 +105,7 @@ pub struct PushBuilder {
 }
 
 impl PushBuilder {
-    /// How many messages may be queued before `send` waits. Default: 1,000; 0 means no limit.
-    pub fn send_high_water_mark(mut self, messages: usize) -> Self {
-        self.options.send.messages = messages;
-        self
-    }
-
-    /// How many bytes of message bodies may be queued before `send` waits. Default: 64 MiB; 0 means no limit. A message
-    /// that is larger than this is queued alone.
-    pub fn send_high_water_mark_bytes(mut self, bytes: usize) -> Self {
-        self.options.send.bytes = bytes;
-        self
-    }
+    sending_options!("may be queued before `send` waits");
 
     common_options!();
 
@@ -120,7 +116,7 @@ impl PushBuilder {
     /// [`BuildError`] names the option that makes no sense.
     pub fn build(self) -> Result<PushSocket, BuildError> {
         self.options.check()?;
-        Ok(PushSocket { core: Arc::new(Core::new(self.options)) })
+        Ok(PushSocket::with(self.options))
     }
 }
 
@@ -153,7 +149,7 @@ impl PushBuilder {
 /// ```
 #[derive(Debug, Clone)]
 pub struct PushSocket {
-    core: Arc<Core<Push>>,
+    core: Arc<Core>,
 }
 
 impl Default for PushSocket {
@@ -165,7 +161,11 @@ impl Default for PushSocket {
 impl PushSocket {
     /// A socket with the default options. It needs a runtime only from the first `bind` or `connect` on.
     pub fn new() -> Self {
-        Self { core: Arc::new(Core::new(Options::default())) }
+        Self::with(Options::default())
+    }
+
+    fn with(options: Options) -> Self {
+        Self { core: Arc::new(Core::with_pattern(options, Push::default())) }
     }
 
     /// Sets options first.
@@ -175,157 +175,5 @@ impl PushSocket {
 
     common_methods!();
 
-    /// Queues a message; waits while the outbound queue is at a high-water mark.
-    ///
-    /// Ready means queued, not delivered: the I/O task does the rest.
-    ///
-    /// # Errors
-    ///
-    /// [`SendError`] gives the message back: the socket is closed, or the message is too large for it.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped before it is ready, the message was not sent, and whoever else waits is not disturbed. To keep the
-    /// message, keep a clone of it.
-    #[inline]
-    pub fn send(&self, message: impl Into<Message>) -> SendMessage<'_> {
-        SendMessage(self.core.send(message.into()))
-    }
-
-    /// Queues a message if that is possible at once.
-    ///
-    /// # Errors
-    ///
-    /// [`TrySendError`] gives the message back: a high-water mark is reached, the socket is closed, or the message is too
-    /// large for it.
-    pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
-        let message = message.into();
-        if !self.core.is_acceptable(&message) {
-            return Err(TrySendError::TooLarge(message));
-        }
-        match self.core.offer_with_turn(&message) {
-            Ok(()) => Ok(()),
-            Err(Refused::Full) => Err(TrySendError::Full(message)),
-            Err(Refused::Closed) => Err(TrySendError::Closed(message)),
-        }
-    }
-
-    /// The socket as a [`Sink`] of messages. Flushed means queued, as for [`send`](Self::send); a sink that is dropped
-    /// without a flush may lose the one message that it still held.
-    ///
-    /// ```
-    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-    /// use futures::{SinkExt, StreamExt, stream};
-    ///
-    /// let push = sinew::PushSocket::new();
-    /// let mut numbers = stream::iter(["one", "two"]).map(|text| Ok(text.into()));
-    /// push.sink().send_all(&mut numbers).await?;
-    /// assert_eq!(push.stats().outbound_messages, 2);
-    /// # Ok::<(), sinew::SendError>(()) }).unwrap();
-    /// ```
-    pub fn sink(&self) -> MessageSink<'_> {
-        MessageSink { socket: self, held: None, ticket: RoomTicket::default() }
-    }
-
-    /// Closes the socket for all its handles: takes no more messages, hands what is queued to the kernel for up to the
-    /// linger time, and ends all connections.
-    ///
-    /// What the kernel has taken is flushed as far as this socket can tell, and on its way to the peer also when the process
-    /// ends; but a peer over IPC, or one that sends something meanwhile, might lose what it has not read. So this waits, for
-    /// the linger time at most, until those peers have closed their side.
-    ///
-    /// # Errors
-    ///
-    /// [`CloseError`] if the runtime of the socket ended before.
-    ///
-    /// # Cancel safety
-    ///
-    /// Once polled the socket closes, also if the future is dropped then. A later call gives the same result.
-    pub async fn close(&self) -> Result<Closed, CloseError> {
-        self.core.close().await
-    }
-}
-
-/// The future of [`PushSocket::send`]. Nothing is sent before it is polled.
-#[derive(Debug)]
-#[must_use = "nothing is sent unless the future is awaited"]
-pub struct SendMessage<'a>(Sending<'a, Push>);
-
-impl Future for SendMessage<'_> {
-    type Output = Result<(), SendError>;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx)
-    }
-}
-
-/// A [`Sink`] of messages that borrows a [`PushSocket`]; see [`PushSocket::sink`].
-#[derive(Debug)]
-pub struct MessageSink<'a> {
-    socket: &'a PushSocket,
-    /// Accepted when there was room, which was too little for it, or which somebody else then took. Lost if the sink is
-    /// dropped before it is flushed.
-    held: Option<Message>,
-    ticket: RoomTicket,
-}
-
-impl MessageSink<'_> {
-    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        while let Some(message) = &self.held {
-            match self.socket.core.offer_with_turn(message) {
-                Ok(()) => self.held = None,
-                Err(Refused::Full) => {
-                    let size = message.byte_len();
-                    if self.ticket.poll(&self.socket.core, size, cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                }
-                Err(Refused::Closed) => {
-                    return Poll::Ready(self.held.take().map_or(Ok(()), |message| Err(SendError::Closed(message))));
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Sink<Message> for MessageSink<'_> {
-    type Error = SendError;
-
-    /// Ready when a message is likely to find room.
-    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        ready!(self.poll_held(cx))?;
-        let this = &mut *self;
-        if !this.socket.core.has_room() {
-            this.socket.core.take_turn(true);
-        }
-        this.ticket.poll(&this.socket.core, 0, cx).map(Ok)
-    }
-
-    fn start_send(mut self: Pin<&mut Self>, message: Message) -> Result<(), SendError> {
-        match self.socket.try_send(message) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(message)) => {
-                self.held = Some(message);
-                Ok(())
-            }
-            Err(TrySendError::Closed(message)) => Err(SendError::Closed(message)),
-            Err(TrySendError::TooLarge(message)) => Err(SendError::TooLarge(message)),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        self.poll_held(cx)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        self.poll_held(cx)
-    }
-}
-
-impl Drop for MessageSink<'_> {
-    fn drop(&mut self) {
-        self.ticket.leave(&self.socket.core);
-    }
+    sending_methods!("Waits while the outbound queue is at a high-water mark.");
 }

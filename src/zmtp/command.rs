@@ -55,6 +55,13 @@ pub(crate) fn read_error(data: &[u8]) -> Result<String, ProtocolError> {
     }
 }
 
+/// The names of the commands that carry a subscription's prefix.
+pub(crate) const SUBSCRIBE: &str = "SUBSCRIBE";
+pub(crate) const CANCEL: &str = "CANCEL";
+
+/// How many bytes a command has besides the prefix that it carries.
+pub(crate) const SUBSCRIBE_OVERHEAD: usize = 1 + SUBSCRIBE.len();
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,9 +1,9 @@
 //! One connection's protocol automaton: greeting, handshake, traffic.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::error::ProtocolError;
-use crate::zmtp::decoder::{self, Decoded, Decoder, Limits};
+use crate::zmtp::decoder::{self, COMMAND_MAXIMUM, Decoded, Decoder, Limits};
 use crate::zmtp::frame::Header;
 use crate::zmtp::greeting::{self, Version};
 use crate::zmtp::run::Run;
@@ -32,7 +32,11 @@ pub(crate) enum Event {
     Ready { socket_type: SocketType, version: Version },
     /// Messages have come.
     Run(Run),
-    /// A command that the connection does not handle itself.
+    /// The peer wants messages whose topic begins like this.
+    Subscribe(Bytes),
+    /// The peer no longer wants them.
+    Cancel(Bytes),
+    /// A command that concerns nobody else.
     Command,
 }
 
@@ -44,7 +48,7 @@ pub(crate) enum Event {
 enum Phase {
     Greeting,
     Handshake { version: Version },
-    Ready,
+    Ready { version: Version },
 }
 
 /// The protocol's side of a connection: bytes in, events out, and bytes to be sent between messages.
@@ -103,7 +107,12 @@ impl Connection {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        matches!(self.phase, Phase::Ready)
+        matches!(self.phase, Phase::Ready { .. })
+    }
+
+    /// Whether the peer understands the commands of 3.1.
+    pub(crate) fn is_current(&self) -> bool {
+        matches!(self.phase, Phase::Ready { version: Version::V3_1 })
     }
 
     /// Where the rest of a large body may be read into directly, when the input is empty.
@@ -120,7 +129,7 @@ impl Connection {
         match self.phase {
             Phase::Greeting => self.receive_greeting(input),
             Phase::Handshake { version } => self.receive_handshake(version, input),
-            Phase::Ready => self.receive_traffic(input),
+            Phase::Ready { .. } => self.receive_traffic(input),
         }
     }
 
@@ -145,12 +154,12 @@ impl Connection {
             Some(_) => {}
             None => return Ok(Event::Incomplete),
         }
-        let Decoded::Command(body) = decoder::take_command(input)? else {
+        let Decoded::Command(body) = decoder::take_command(input, COMMAND_MAXIMUM)? else {
             return Ok(Event::Incomplete);
         };
         match null::read_ready(&body, self.config.socket_type) {
             Ok(socket_type) => {
-                self.phase = Phase::Ready;
+                self.phase = Phase::Ready { version };
                 Ok(Event::Ready { socket_type, version })
             }
             Err(error) => {
@@ -167,18 +176,24 @@ impl Connection {
         match self.decoder.decode(input)? {
             Decoded::Incomplete => Ok(Event::Incomplete),
             Decoded::Run(run) => Ok(Event::Run(run)),
-            Decoded::Command(body) => {
-                if let Some((b"PING", data)) = command::split(&body) {
-                    let (_ttl, context) = command::read_ping(data)?;
-                    if self.control.len() > CONTROL_MAXIMUM {
-                        return Err(ProtocolError::CommandFlood);
-                    }
-                    command::write_pong(&mut self.control, context);
+            Decoded::Command(body) => self.receive_command(&body),
+        }
+    }
+
+    fn receive_command(&mut self, body: &Bytes) -> Result<Event, ProtocolError> {
+        match command::split(body) {
+            Some((b"PING", data)) => {
+                let (_ttl, context) = command::read_ping(data)?;
+                if self.control.len() > CONTROL_MAXIMUM {
+                    return Err(ProtocolError::CommandFlood);
                 }
-                // Unknown commands are the protocol's extension point, and what is no command at all has no
-                // effect either.
+                command::write_pong(&mut self.control, context);
                 Ok(Event::Command)
             }
+            Some((b"SUBSCRIBE", prefix)) => Ok(Event::Subscribe(body.slice_ref(prefix))),
+            Some((b"CANCEL", prefix)) => Ok(Event::Cancel(body.slice_ref(prefix))),
+            // Unknown commands are the protocol's extension point, and what is no command at all has no effect either.
+            _ => Ok(Event::Command),
         }
     }
 }
@@ -190,7 +205,7 @@ mod tests {
     use super::*;
     use crate::message::Message;
 
-    const LIMITS: Limits = Limits { message: 1_000, frames: 10 };
+    const LIMITS: Limits = Limits { message: 1_000, frames: 10, command: COMMAND_MAXIMUM };
 
     const READY_PUSH: &[u8] = b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04PUSH";
     const READY_PULL: &[u8] = b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04PULL";
@@ -214,7 +229,7 @@ mod tests {
                 match connection.receive(&mut input)? {
                     Event::Incomplete => break,
                     Event::Run(mut run) => messages.extend(std::iter::from_fn(|| run.next())),
-                    Event::Ready { .. } | Event::Command => {}
+                    Event::Ready { .. } | Event::Subscribe(_) | Event::Cancel(_) | Event::Command => {}
                 }
             }
         }
@@ -340,6 +355,15 @@ mod tests {
         let wire = b"\x04\x04\x03FOO\x04\x00\x04\x02\x09S\x04\x0b\x09SUBSCRIBEA\x04\x06\x05READY\x00\x01x";
         assert_eq!(feed(&mut connection, wire, 7).unwrap(), [Message::from("x")]);
         assert_eq!(connection.control(), b"");
+    }
+
+    #[test]
+    fn subscriptions_come_out_with_their_prefixes() {
+        let mut connection = ready_pull();
+        let mut input = BytesMut::from(&b"\x04\x0b\x09SUBSCRIBEA\x04\x0a\x09SUBSCRIBE\x04\x08\x06CANCELA"[..]);
+        assert!(matches!(connection.receive(&mut input), Ok(Event::Subscribe(prefix)) if prefix == "A"));
+        assert!(matches!(connection.receive(&mut input), Ok(Event::Subscribe(prefix)) if prefix.is_empty()));
+        assert!(matches!(connection.receive(&mut input), Ok(Event::Cancel(prefix)) if prefix == "A"));
     }
 
     proptest! {

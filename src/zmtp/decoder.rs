@@ -8,7 +8,7 @@ use crate::message::{Frame, Message};
 use crate::zmtp::frame::{self, Header};
 use crate::zmtp::run::{Run, SHARE_FROM};
 
-/// The largest command that is accepted; the metadata of a handshake is a command, too.
+/// The largest command that is accepted unless a socket says otherwise; the metadata of a handshake is a command, too.
 pub(crate) const COMMAND_MAXIMUM: usize = 16 * 1024;
 
 /// A run is cut after this many messages, so that dividing one between queue and waiting room stays cheap.
@@ -28,6 +28,8 @@ pub(crate) struct Limits {
     pub(crate) message: usize,
     /// Frames in a message.
     pub(crate) frames: usize,
+    /// Bytes in a command after the handshake; some need more than [`COMMAND_MAXIMUM`].
+    pub(crate) command: usize,
 }
 
 /// What a call of [`Decoder::decode`] found.
@@ -122,7 +124,7 @@ impl Decoder {
                 Ok(Some(header)) if !header.is_command() => header,
                 Ok(None) => break None,
                 Ok(Some(_)) if messages > 0 => break None,
-                Ok(Some(_)) if self.progress.frames == 0 => return take_command(input),
+                Ok(Some(_)) if self.progress.frames == 0 => return take_command(input, self.limits.command),
                 Ok(Some(_)) => return self.begin_assembly(input),
                 Err(error) => break Some(error),
             };
@@ -207,7 +209,7 @@ impl Decoder {
                 return Ok(Decoded::Incomplete);
             };
             if header.is_command() {
-                return take_command(input);
+                return take_command(input, self.limits.command);
             }
             let size = assembly.progress.add(header, &self.limits)?;
             input.advance(header.length);
@@ -238,19 +240,19 @@ fn finish(frames: Vec<Frame>) -> Run {
 }
 
 /// Takes the command at the start of the input, if it is whole.
-pub(crate) fn take_command(input: &mut BytesMut) -> Result<Decoded, ProtocolError> {
+pub(crate) fn take_command(input: &mut BytesMut, limit: usize) -> Result<Decoded, ProtocolError> {
     let Some(header) = Header::read(input)? else {
         return Ok(Decoded::Incomplete);
     };
     match usize::try_from(header.body) {
-        Ok(size) if size <= COMMAND_MAXIMUM => {
+        Ok(size) if size <= limit => {
             if input.len() < header.length + size {
                 return Ok(Decoded::Incomplete);
             }
             input.advance(header.length);
             Ok(Decoded::Command(input.split_to(size).freeze()))
         }
-        _ => Err(ProtocolError::CommandTooLarge { size: header.body, limit: COMMAND_MAXIMUM as u64 }),
+        _ => Err(ProtocolError::CommandTooLarge { size: header.body, limit: limit as u64 }),
     }
 }
 
@@ -265,7 +267,7 @@ mod tests {
     use crate::zmtp::command;
     use crate::zmtp::encoder::{Batch, CHAIN_FROM, Cursor};
 
-    const LIMITS: Limits = Limits { message: 1 << 20, frames: 8 };
+    const LIMITS: Limits = Limits { message: 1 << 20, frames: 8, command: COMMAND_MAXIMUM };
 
     #[derive(Debug, Clone, PartialEq)]
     enum Item {
@@ -322,7 +324,7 @@ mod tests {
         let mut cursor = Cursor::default();
         while !batch.is_taken(cursor) {
             let mut slices = [IoSlice::new(&[]); 4];
-            let used = batch.gather(cursor, &mut slices);
+            let used = batch.gather(cursor, batch.end(), &mut slices);
             let before = out.len();
             slices[..used].iter().for_each(|slice| out.extend_from_slice(slice));
             batch.advance(&mut cursor, out.len() - before);
@@ -423,7 +425,7 @@ mod tests {
 
     #[test]
     fn an_allocation_runs_only_a_bounded_way_ahead_of_the_bytes() {
-        let limits = Limits { message: 1 << 40, frames: 1 };
+        let limits = Limits { message: 1 << 40, frames: 1, command: COMMAND_MAXIMUM };
         let mut decoder = Decoder::new(limits);
         let mut input = BytesMut::from(&b"\x02\0\0\0\xff\0\0\0\0"[..]);
         assert!(matches!(decoder.decode(&mut input), Ok(Decoded::Incomplete)));
@@ -433,7 +435,7 @@ mod tests {
 
     #[test]
     fn a_limit_as_large_as_the_number_type_makes_no_sum_overflow() {
-        let limits = Limits { message: usize::MAX, frames: usize::MAX };
+        let limits = Limits { message: usize::MAX, frames: usize::MAX, command: COMMAND_MAXIMUM };
         for wire in [&b"\x02\xff\xff\xff\xff\xff\xff\xff\xff"[..], b"\x01\x01A\x02\xff\xff\xff\xff\xff\xff\xff\xf0"] {
             let (mut decoder, mut input, mut out) = (Decoder::new(limits), BytesMut::from(wire), Vec::new());
             assert_eq!(drain(&mut decoder, &mut input, &mut out), Ok(()));

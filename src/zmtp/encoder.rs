@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::ops::Range;
 
 use bytes::Bytes;
 
 use crate::message::{Frame, Message};
+use crate::zmtp::command;
 use crate::zmtp::frame::{self, Header};
 
 /// Bodies from this size on are chained by reference instead of copied into the flat buffer.
@@ -51,12 +51,58 @@ pub(crate) struct Cursor {
     inside: usize,
 }
 
-/// Where one message lies in its batch.
-#[derive(Debug, Clone)]
-struct Span {
-    flat: Range<usize>,
-    chained: Range<usize>,
-    payload: usize,
+/// A place between two messages of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Position {
+    flat: usize,
+    chained: usize,
+}
+
+/// Consecutive messages of a batch.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Part {
+    pub(crate) start: Position,
+    pub(crate) end: Position,
+    pub(crate) messages: usize,
+    /// The sum of the frame bodies, in bytes.
+    pub(crate) payload: usize,
+}
+
+impl Part {
+    /// Adds the part that follows.
+    #[inline]
+    pub(crate) fn extend(&mut self, next: &Part) {
+        self.end = next.end;
+        self.messages += next.messages;
+        self.payload += next.payload;
+    }
+
+    /// Takes a part off the front.
+    #[inline]
+    pub(crate) fn shrink(&mut self, front: &Part) {
+        self.start = front.end;
+        self.messages -= front.messages;
+        self.payload -= front.payload;
+    }
+}
+
+impl From<Position> for Cursor {
+    fn from(position: Position) -> Self {
+        Self { flat: position.flat, chained: position.chained, inside: 0 }
+    }
+}
+
+impl Cursor {
+    /// Whether everything before a position has been taken.
+    #[inline]
+    pub(crate) fn has_passed(self, position: Position) -> bool {
+        position.flat <= self.flat && position.chained <= self.chained
+    }
+
+    /// Whether this is exactly there.
+    pub(crate) fn is_at(self, position: Position) -> bool {
+        self.flat == position.flat && self.chained == position.chained && self.inside == 0
+    }
 }
 
 impl Batch {
@@ -100,6 +146,12 @@ impl Batch {
         }
     }
 
+    /// Encodes a command at the end. It does not count as a message.
+    pub(crate) fn push_command(&mut self, name: &str, data: &[u8]) {
+        command::write(&mut self.flat, name, &[data]);
+    }
+
+    /// Whether there is no message in it.
     pub(crate) fn is_empty(&self) -> bool {
         self.messages == 0
     }
@@ -134,8 +186,8 @@ impl Batch {
         (self.chained_bytes, self.messages, self.payload) = (0, 0, 0);
     }
 
-    /// Fills `slices` with what comes after `cursor`, in wire order; returns how many it used.
-    pub(crate) fn gather<'a>(&'a self, cursor: Cursor, slices: &mut [IoSlice<'a>]) -> usize {
+    /// Fills `slices` with what lies between `cursor` and `end`, in wire order; returns how many it used.
+    pub(crate) fn gather<'a>(&'a self, cursor: Cursor, end: Position, slices: &mut [IoSlice<'a>]) -> usize {
         let mut used = 0;
         let mut add = |bytes: &'a [u8], used: &mut usize| match slices.get_mut(*used) {
             Some(slot) if !bytes.is_empty() => {
@@ -146,13 +198,13 @@ impl Batch {
             full_or_nothing => full_or_nothing.is_some(),
         };
         let Cursor { mut flat, mut inside, .. } = cursor;
-        for chained in self.chained.range(cursor.chained..) {
+        for chained in self.chained.range(cursor.chained..end.chained) {
             if !add(&self.flat[flat..chained.at], &mut used) || !add(&chained.body[inside..], &mut used) {
                 return used;
             }
             (flat, inside) = (chained.at, 0);
         }
-        add(&self.flat[flat..], &mut used);
+        add(&self.flat[flat..end.flat], &mut used);
         used
     }
 
@@ -188,77 +240,145 @@ impl Batch {
     /// A peer never delivers a message of which it has not got every byte, so what is left can go to another peer.
     pub(crate) fn forget_taken(&mut self, cursor: Cursor) {
         let mut rest = Batch::default();
-        let mut start = Some((0, 0));
-        while let Some(span) = start.and_then(|(flat, chained)| self.span(flat, chained)) {
-            let taken = span.flat.end <= cursor.flat && span.chained.end <= cursor.chained;
-            start = Some((span.flat.end, span.chained.end));
-            if !taken {
-                self.move_span(&span, &mut rest);
+        let mut at = Position::default();
+        while let Some(message) = self.message_at(at) {
+            at = message.end;
+            if !cursor.has_passed(at) {
+                self.move_message(&message, &mut rest);
             }
         }
         *self = rest;
     }
 
+    /// All messages.
+    pub(crate) fn whole(&self) -> Part {
+        Part { start: Position::default(), end: self.end(), messages: self.messages, payload: self.payload }
+    }
+
+    /// The place behind the last message.
+    #[inline]
+    pub(crate) fn end(&self) -> Position {
+        Position { flat: self.flat.len(), chained: self.chained.len() }
+    }
+
+    /// How many bytes a part is on the wire.
+    pub(crate) fn wire_len_of(&self, start: Position, end: Position) -> usize {
+        let chained = self.chained.range(start.chained..end.chained).map(|chained| chained.body.len());
+        end.flat - start.flat + chained.sum::<usize>()
+    }
+
+    /// How many bytes of the flat buffer a part takes.
+    pub(crate) fn flat_len_of(part: &Part) -> usize {
+        part.end.flat - part.start.flat
+    }
+
+    /// Adds messages of another batch.
+    pub(crate) fn append(&mut self, from: &Batch, part: &Part) {
+        let base = self.flat.len();
+        self.flat.extend_from_slice(&from.flat[part.start.flat..part.end.flat]);
+        for chained in from.chained.range(part.start.chained..part.end.chained) {
+            self.chained_bytes += chained.body.len();
+            let at = base + (chained.at - part.start.flat);
+            self.chained.push_back(Chained { at, body: chained.body.clone() });
+        }
+        self.messages += part.messages;
+        self.payload += part.payload;
+    }
+
     /// Moves a message to the end of `to`.
     #[inline]
-    fn move_span(&mut self, span: &Span, to: &mut Batch) {
+    fn move_message(&mut self, message: &Part, to: &mut Batch) {
+        let (start, length) = (message.start.flat, Self::flat_len_of(message));
         let base = to.flat.len();
-        let (start, end) = (span.flat.start, base + span.flat.len());
         match self.flat.get(start..start + DEAL_WINDOW) {
             // A copy of a fixed size, cut off again, is faster than one of a small unknown size.
-            Some(window) if span.flat.len() <= DEAL_WINDOW => {
+            Some(window) if length <= DEAL_WINDOW => {
                 to.flat.extend_from_slice(window);
-                to.flat.truncate(end);
+                to.flat.truncate(base + length);
             }
-            _ => to.flat.extend_from_slice(&self.flat[span.flat.clone()]),
+            _ => to.flat.extend_from_slice(&self.flat[start..message.end.flat]),
         }
         to.messages += 1;
-        to.payload += span.payload;
-        if span.chained.is_empty() {
+        to.payload += message.payload;
+        if message.start.chained == message.end.chained {
             return;
         }
-        for chained in self.chained.range_mut(span.chained.clone()) {
+        for chained in self.chained.range_mut(message.start.chained..message.end.chained) {
             to.chained_bytes += chained.body.len();
-            to.chained.push_back(Chained {
-                at: base + (chained.at - span.flat.start),
-                body: std::mem::take(&mut chained.body),
-            });
+            to.chained.push_back(Chained { at: base + (chained.at - start), body: std::mem::take(&mut chained.body) });
         }
     }
 
-    /// Finds the message that begins at these positions.
+    /// Finds the message that begins there; a command is a part without a message.
     #[inline]
-    fn span(&self, flat: usize, chained: usize) -> Option<Span> {
+    pub(crate) fn message_at(&self, at: Position) -> Option<Part> {
         // The common case without a detour: one short frame, which is never chained.
-        if let Some(&[0, length, ..]) = self.flat.get(flat..) {
+        if let Some(&[0, length, ..]) = self.flat.get(at.flat..) {
             let payload = usize::from(length);
-            return Some(Span { flat: flat..flat + 2 + payload, chained: chained..chained, payload });
+            let end = Position { flat: at.flat + 2 + payload, chained: at.chained };
+            return Some(Part { start: at, end, messages: 1, payload });
         }
-        let mut span = Span { flat: flat..flat, chained: chained..chained, payload: 0 };
+        let mut part = Part { start: at, end: at, messages: 1, payload: 0 };
         loop {
-            let header = Header::read(&self.flat[span.flat.end..]).ok().flatten()?;
-            span.flat.end += header.length;
-            match self.chained.get(span.chained.end) {
-                Some(body) if body.at == span.flat.end => {
-                    span.chained.end += 1;
-                    span.payload += body.body.len();
+            let header = Header::read(&self.flat[part.end.flat..]).ok().flatten()?;
+            part.end.flat += header.length;
+            let body = match self.chained.get(part.end.chained) {
+                Some(chained) if chained.at == part.end.flat => {
+                    part.end.chained += 1;
+                    chained.body.len()
                 }
                 _ => {
                     #[allow(clippy::cast_possible_truncation)] // encoded here from a usize
                     let body = header.body as usize;
-                    span.flat.end += body;
-                    span.payload += body;
+                    part.end.flat += body;
+                    body
                 }
+            };
+            if header.is_command() {
+                return Some(Part { messages: 0, ..part });
             }
+            part.payload += body;
             if !header.more() {
-                return Some(span);
+                return Some(part);
             }
         }
     }
 
+    /// The first frame of the message that begins there, and whether it is the only one.
+    #[inline]
+    pub(crate) fn first_frame(&self, at: Position) -> (&[u8], bool) {
+        if let Some(&[0, length, ref rest @ ..]) = self.flat.get(at.flat..) {
+            return (&rest[..usize::from(length)], true);
+        }
+        let Some(header) = Header::read(&self.flat[at.flat..]).ok().flatten() else {
+            return (&[], true);
+        };
+        let start = at.flat + header.length;
+        let frame = match self.chained.get(at.chained) {
+            Some(chained) if chained.at == start => &chained.body[..],
+            #[allow(clippy::cast_possible_truncation)] // encoded here from a usize
+            _ => &self.flat[start..start + header.body as usize],
+        };
+        (frame, !header.more())
+    }
+
+    /// A batch of the messages from a place on.
+    pub(crate) fn from_position(&self, start: Position) -> Self {
+        let mut part = Part { start, end: self.end(), messages: 0, payload: 0 };
+        let mut at = start;
+        while let Some(message) = self.message_at(at) {
+            part.messages += message.messages;
+            part.payload += message.payload;
+            at = message.end;
+        }
+        let mut batch = Self::default();
+        batch.append(self, &part);
+        batch
+    }
+
     /// Takes the batch apart into its messages, in order.
     pub(crate) fn into_spans(self) -> Spans {
-        Spans { batch: self, flat: 0, chained: 0 }
+        Spans { batch: self, at: Position::default() }
     }
 }
 
@@ -266,24 +386,23 @@ impl Batch {
 #[derive(Debug)]
 pub(crate) struct Spans {
     batch: Batch,
-    flat: usize,
-    chained: usize,
+    at: Position,
 }
 
 impl Spans {
     /// Moves the next message to the end of `to`; `false` if there is none left.
     #[inline]
     pub(crate) fn deal(&mut self, to: &mut Batch) -> bool {
-        let Some(span) = self.batch.span(self.flat, self.chained) else {
+        let Some(message) = self.batch.message_at(self.at) else {
             return false;
         };
-        self.batch.move_span(&span, to);
-        (self.flat, self.chained) = (span.flat.end, span.chained.end);
+        self.batch.move_message(&message, to);
+        self.at = message.end;
         true
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.flat == self.batch.flat.len()
+        self.at.flat == self.batch.flat.len()
     }
 
     /// The messages not yet dealt out, as a batch.
@@ -316,7 +435,7 @@ mod tests {
         let mut out = Vec::new();
         loop {
             let mut slices = [IoSlice::new(&[]); 8];
-            let used = batch.gather(cursor, &mut slices[..width]);
+            let used = batch.gather(cursor, batch.end(), &mut slices[..width]);
             let before = out.len();
             slices[..used].iter().for_each(|slice| out.extend_from_slice(slice));
             if out.len() == before {

@@ -33,7 +33,7 @@ async fn a_bound_socket_tells_a_connection_s_life(place: Place) {
         Event::HandshakeSucceeded { peer: peer.clone(), socket_type: SocketType::Push, version: Version::V3_1 };
     assert_eq!(next_event(&mut monitor).await, succeeded);
     within(push.close()).await.unwrap();
-    let Event::Disconnected { peer: gone, reason: DisconnectReason::PeerClosed, returned: 0 } =
+    let Event::Disconnected { peer: gone, reason: DisconnectReason::PeerClosed, returned: 0, .. } =
         next_event(&mut monitor).await
     else {
         panic!("not disconnected by the peer");

@@ -1,0 +1,257 @@
+//! What all receiving sockets share: `recv` and its kin, and the stream.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures::Stream;
+use tokio::task::coop::consume_budget;
+
+use crate::error::{RecvError, TryRecvError};
+use crate::message::Message;
+use crate::monitor::Peer;
+use crate::socket::handle::{Core, MessageTicket};
+
+/// Takes the next message; waits until there is one.
+#[inline]
+pub(crate) async fn recv(core: &Core) -> Result<Message, RecvError> {
+    if core.is_due() {
+        consume_budget().await;
+    }
+    loop {
+        {
+            let mut message = Message::default();
+            match core.pop_into(&mut message) {
+                Ok(()) => return Ok(message),
+                Err(TryRecvError::Closed) => return Err(RecvError::Closed),
+                Err(TryRecvError::Empty) => {}
+            }
+        }
+        core.readable().await?;
+    }
+}
+
+/// The same, with the peer that has sent it.
+pub(crate) async fn recv_from(core: &Core) -> Result<(Message, Arc<Peer>), RecvError> {
+    if core.is_due() {
+        consume_budget().await;
+    }
+    loop {
+        match core.pop_from() {
+            Ok(found) => return Ok(found),
+            Err(TryRecvError::Closed) => return Err(RecvError::Closed),
+            Err(TryRecvError::Empty) => core.readable().await?,
+        }
+    }
+}
+
+/// Takes the next message if there is one.
+pub(crate) fn try_recv(core: &Core) -> Result<Message, TryRecvError> {
+    let mut message = Message::default();
+    match core.pop_into(&mut message) {
+        Err(TryRecvError::Empty) if core.fetch() => core.pop_into(&mut message)?,
+        other => other?,
+    }
+    Ok(message)
+}
+
+/// Waits until there is a message, and takes what is there.
+pub(crate) async fn recv_many(core: &Core, messages: &mut Vec<Message>, max: usize) -> Result<usize, RecvError> {
+    if max == 0 {
+        return Ok(0);
+    }
+    consume_budget().await;
+    loop {
+        match core.pop_many(messages, max) {
+            Ok(count) => return Ok(count),
+            Err(TryRecvError::Closed) => return Err(RecvError::Closed),
+            Err(TryRecvError::Empty) => core.readable().await?,
+        }
+    }
+}
+
+/// A [`Stream`] of messages that borrows a socket; made by its `stream` method, see
+/// [`PullSocket::stream`](crate::PullSocket::stream).
+#[derive(Debug)]
+pub struct Messages<'a> {
+    core: &'a Core,
+    ticket: MessageTicket,
+}
+
+impl<'a> Messages<'a> {
+    pub(crate) fn new(core: &'a Core) -> Self {
+        Self { core, ticket: MessageTicket::default() }
+    }
+}
+
+impl Stream for Messages<'_> {
+    type Item = Message;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        let this = &mut *self;
+        if this.core.is_due() {
+            ready!(pin!(consume_budget()).poll(cx));
+        }
+        loop {
+            match try_recv(this.core) {
+                Ok(message) => return Poll::Ready(Some(message)),
+                Err(TryRecvError::Closed) => return Poll::Ready(None),
+                Err(TryRecvError::Empty) => {
+                    if ready!(this.ticket.poll(this.core, cx)).is_err() {
+                        return Poll::Ready(None);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Messages<'_> {
+    fn drop(&mut self) {
+        self.ticket.leave(self.core);
+    }
+}
+
+/// The methods of receiving sockets, around a field `core: Arc<Core>`.
+macro_rules! receiving_methods {
+    () => {
+        /// Takes the next message; waits until there is one.
+        ///
+        /// # Errors
+        ///
+        /// [`RecvError::Closed`](crate::RecvError::Closed) once the socket is closed.
+        ///
+        /// # Cancel safety
+        ///
+        /// Dropped before it is ready, no message is lost: none has been taken.
+        #[inline]
+        pub async fn recv(&self) -> Result<$crate::message::Message, $crate::error::RecvError> {
+            $crate::socket::receiving::recv(&self.core).await
+        }
+
+        /// Like [`recv`](Self::recv), and says which peer has sent the message.
+        ///
+        /// # Errors
+        ///
+        /// [`RecvError::Closed`](crate::RecvError::Closed) once the socket is closed.
+        ///
+        /// # Cancel safety
+        ///
+        /// Dropped before it is ready, no message is lost: none has been taken.
+        pub async fn recv_from(
+            &self,
+        ) -> Result<($crate::message::Message, std::sync::Arc<$crate::monitor::Peer>), $crate::error::RecvError> {
+            $crate::socket::receiving::recv_from(&self.core).await
+        }
+
+        /// Takes the next message if there is one.
+        ///
+        /// # Errors
+        ///
+        /// [`TryRecvError`](crate::TryRecvError): there is none, or the socket is closed.
+        pub fn try_recv(&self) -> Result<$crate::message::Message, $crate::error::TryRecvError> {
+            $crate::socket::receiving::try_recv(&self.core)
+        }
+
+        /// Waits until there is a message, and takes what is there, up to `max` messages, to the end of `messages`; gives
+        /// their number. Cheaper than as many calls of [`recv`](Self::recv). With a `max` of 0 it returns 0 at once.
+        ///
+        /// # Errors
+        ///
+        /// [`RecvError::Closed`](crate::RecvError::Closed) once the socket is closed.
+        ///
+        /// # Cancel safety
+        ///
+        /// Dropped before it is ready, no message is lost: none has been taken.
+        ///
+        /// ```
+        /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        /// # let (pull, push) = (sinew::PullSocket::new(), sinew::PushSocket::new());
+        /// # push.connect(&pull.bind("ipc://*").await?)?;
+        /// # push.send("work").await?;
+        /// let mut messages = Vec::new();
+        /// let count = pull.recv_many(&mut messages, 100).await?;
+        /// assert_eq!(count, messages.len());
+        /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+        /// ```
+        pub async fn recv_many(
+            &self,
+            messages: &mut Vec<$crate::message::Message>,
+            max: usize,
+        ) -> Result<usize, $crate::error::RecvError> {
+            $crate::socket::receiving::recv_many(&self.core, messages, max).await
+        }
+
+        /// The messages as a [`Stream`](futures::Stream), which ends when the socket is closed. Dropping it loses no
+        /// message.
+        ///
+        /// ```
+        /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        /// # let (pull, push) = (sinew::PullSocket::new(), sinew::PushSocket::new());
+        /// # push.connect(&pull.bind("ipc://*").await?)?;
+        /// # push.send("work").await?;
+        /// use futures::StreamExt;
+        ///
+        /// let mut messages = pull.stream();
+        /// while let Some(message) = messages.next().await {
+        ///     println!("{message:?}");
+        /// #   break;
+        /// }
+        /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+        /// ```
+        pub fn stream(&self) -> $crate::socket::receiving::Messages<'_> {
+            $crate::socket::receiving::Messages::new(&self.core)
+        }
+    };
+}
+
+/// `close` of sockets that only receive.
+macro_rules! receiving_close {
+    () => {
+        /// Closes the socket for all its handles: ends all connections, and discards messages that nobody has received;
+        /// their number is in the result.
+        ///
+        /// # Errors
+        ///
+        /// [`CloseError`](crate::CloseError) if the runtime of the socket ended before.
+        ///
+        /// # Cancel safety
+        ///
+        /// Once polled the socket closes, also if the future is dropped then. A later call gives the same result.
+        pub async fn close(&self) -> Result<$crate::stats::Closed, $crate::error::CloseError> {
+            self.core.close().await
+        }
+    };
+}
+
+/// The builder's options of receiving sockets.
+macro_rules! receiving_options {
+    () => {
+        /// How many received messages may be queued before peers are made to wait. Default: 1,000; 0 means no limit.
+        pub fn receive_high_water_mark(mut self, messages: usize) -> Self {
+            self.options.receive.messages = messages;
+            self
+        }
+
+        /// How many bytes of received message bodies may be queued before peers are made to wait. Default: 64 MiB; 0
+        /// means no limit. A message that is larger than this is queued alone.
+        pub fn receive_high_water_mark_bytes(mut self, bytes: usize) -> Self {
+            self.options.receive.bytes = bytes;
+            self
+        }
+    };
+}
+
+/// The builder's option of sockets that may keep only the newest message.
+macro_rules! conflate_option {
+    () => {
+        /// Keeps only the newest whole message of each peer, until it is received; messages that it replaces are counted
+        /// in [`Stats::messages_dropped`](crate::Stats::messages_dropped). Peers are never made to wait then. Default: off.
+        pub fn conflate(mut self, conflate: bool) -> Self {
+            self.options.conflate = conflate;
+            self
+        }
+    };
+}
+
+pub(crate) use {conflate_option, receiving_close, receiving_methods, receiving_options};
