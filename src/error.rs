@@ -270,8 +270,8 @@ pub enum ProtocolError {
         /// The limit, in bytes.
         limit: u64,
     },
-    /// The peer asks more than it lets us answer: PINGs without reading the PONGs.
-    #[error("the peer sends commands but does not read the answers")]
+    /// The peer sends more commands than `max_commands_per_second`, or PINGs without reading the PONGs.
+    #[error("the peer sends too many commands")]
     CommandFlood,
     /// The peer closed the connection when it saw our greeting, before it had shown its own mechanism.
     #[error("the peer closed the connection over our greeting; it may use another mechanism than {ours}")]

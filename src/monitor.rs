@@ -52,6 +52,8 @@ pub enum DisconnectReason {
     Io(std::io::ErrorKind),
     /// This socket closed it: `unbind`, `disconnect`, `close`.
     Local,
+    /// Nothing came from the peer for longer than a heartbeat's timeout, or than its own time to live.
+    Silent,
     /// The subscriber did not keep up, and the publisher was told to disconnect those that do not.
     TooSlow,
 }
@@ -63,6 +65,7 @@ impl std::fmt::Display for DisconnectReason {
             Self::Protocol(error) => error.fmt(f),
             Self::Io(kind) => kind.fmt(f),
             Self::Local => f.write_str("closed by this socket"),
+            Self::Silent => f.write_str("nothing came from the peer for too long"),
             Self::TooSlow => f.write_str("the subscriber was too slow"),
         }
     }
@@ -93,6 +96,14 @@ pub enum Event {
     },
     /// A connection was accepted; the handshake begins.
     Accepted(Peer),
+    /// A connection was closed at once because there are too many: `max_connections`, or
+    /// `max_pending_handshakes_per_source`.
+    Refused {
+        /// The endpoint of this socket.
+        endpoint: Endpoint,
+        /// Who is at the other end.
+        address: PeerAddress,
+    },
     /// A connection was made; the handshake begins.
     Connected(Peer),
     /// Connecting failed or a connection ended; it is tried again after `delay`.

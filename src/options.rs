@@ -1,5 +1,6 @@
 //! The options of a socket: typed values, safe defaults, checked in one place.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::error::BuildError;
@@ -68,6 +69,10 @@ pub(crate) struct Options {
     pub(crate) max_frames: usize,
     pub(crate) handshake_timeout: Duration,
     pub(crate) max_pending_handshakes: usize,
+    /// `None`: the default, which does not hold for local sources.
+    pub(crate) max_pending_handshakes_per_source: Option<usize>,
+    pub(crate) max_connections: usize,
+    pub(crate) max_commands_per_second: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) reconnect_first: Duration,
     pub(crate) reconnect_longest: Duration,
@@ -78,6 +83,12 @@ pub(crate) struct Options {
     pub(crate) tcp_keepalive: Duration,
     /// Zero: the system's.
     pub(crate) tcp_user_timeout: Duration,
+    /// Zero: off.
+    pub(crate) heartbeat_interval: Duration,
+    /// Zero: as the interval.
+    pub(crate) heartbeat_timeout: Duration,
+    /// Zero: none is announced.
+    pub(crate) heartbeat_ttl: Duration,
 
     // Of publishers and subscribers only.
     pub(crate) slow_subscriber: SlowSubscriber,
@@ -93,6 +104,8 @@ pub(crate) struct Options {
     pub(crate) conflate: bool,
 }
 
+const PENDING_HANDSHAKES_PER_SOURCE: usize = 512;
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -103,6 +116,9 @@ impl Default for Options {
             max_frames: 10_000,
             handshake_timeout: Duration::from_secs(10),
             max_pending_handshakes: 1_024,
+            max_pending_handshakes_per_source: None,
+            max_connections: 65_536,
+            max_commands_per_second: 10_000,
             connect_timeout: Duration::from_secs(10),
             reconnect_first: Duration::from_millis(100),
             reconnect_longest: Duration::from_secs(30),
@@ -111,6 +127,9 @@ impl Default for Options {
             kernel_receive_buffer: None,
             tcp_keepalive: Duration::from_secs(60),
             tcp_user_timeout: Duration::ZERO,
+            heartbeat_interval: Duration::ZERO,
+            heartbeat_timeout: Duration::ZERO,
+            heartbeat_ttl: Duration::ZERO,
             slow_subscriber: SlowSubscriber::default(),
             invert_matching: false,
             max_topic_length: 4_096,
@@ -127,6 +146,26 @@ impl Default for Options {
 }
 
 impl Options {
+    /// How many connections from one address may be in the handshake at one time.
+    pub(crate) fn pending_handshakes_from(&self, source: IpAddr) -> usize {
+        match self.max_pending_handshakes_per_source {
+            Some(limit) => limit,
+            None if source.is_loopback() => usize::MAX,
+            None => PENDING_HANDSHAKES_PER_SOURCE,
+        }
+    }
+
+    /// How many commands a peer may send at once, before the rate counts: all of its subscriptions, and their
+    /// cancellations.
+    pub(crate) fn command_burst(&self) -> usize {
+        self.max_commands_per_second.saturating_add(self.max_subscriptions.saturating_mul(2))
+    }
+
+    /// How long a peer may take to answer a PING.
+    pub(crate) fn heartbeat_timeout(&self) -> Duration {
+        if self.heartbeat_timeout.is_zero() { self.heartbeat_interval } else { self.heartbeat_timeout }
+    }
+
     /// How much may wait for one subscriber.
     #[inline]
     pub(crate) fn subscriber_mark(&self) -> HighWaterMark {
@@ -143,6 +182,9 @@ impl Options {
             ("max_subscriptions", self.max_subscriptions != 0),
             ("handshake_timeout", !self.handshake_timeout.is_zero()),
             ("max_pending_handshakes", self.max_pending_handshakes != 0),
+            ("max_pending_handshakes_per_source", self.max_pending_handshakes_per_source != Some(0)),
+            ("max_connections", self.max_connections != 0),
+            ("max_commands_per_second", self.max_commands_per_second != 0),
             ("connect_timeout", !self.connect_timeout.is_zero()),
             ("reconnect_delay", !self.reconnect_first.is_zero()),
             ("backlog", self.backlog != 0),
@@ -164,6 +206,11 @@ impl Options {
             ("tcp_keepalive", self.tcp_keepalive.as_secs()),
             ("tcp_user_timeout", u64::try_from(self.tcp_user_timeout.as_millis()).unwrap_or(u64::MAX)),
         ];
+        // Beyond that libzmq reckons in the wrong unit.
+        const TTL_MAXIMUM: Duration = Duration::from_millis(65_500);
+        if self.heartbeat_ttl > TTL_MAXIMUM {
+            return Err(BuildError::TooLarge { option: "heartbeat_ttl", maximum: TTL_MAXIMUM.as_secs() });
+        }
         match bounded.into_iter().find(|(_, value)| *value > KERNEL_MAXIMUM) {
             Some((option, _)) => Err(BuildError::TooLarge { option, maximum: KERNEL_MAXIMUM }),
             None => Ok(()),
@@ -193,6 +240,56 @@ macro_rules! common_options {
         /// The largest number of frames in a message, sent or accepted. Default: 10,000.
         pub fn max_frames(mut self, frames: usize) -> Self {
             self.options.max_frames = frames;
+            self
+        }
+
+        /// How many accepted connections from one address may be in the handshake at one time; further ones are closed
+        /// at once. Default: 512, and no limit for connections from this host.
+        pub fn max_pending_handshakes_per_source(mut self, handshakes: usize) -> Self {
+            self.options.max_pending_handshakes_per_source = Some(handshakes);
+            self
+        }
+
+        /// How many connections the socket may have, accepted and dialled ones together; further ones are closed at once
+        /// ([`Event::Refused`](crate::Event::Refused)). Default: 65,536.
+        pub fn max_connections(mut self, connections: usize) -> Self {
+            self.options.max_connections = connections;
+            self
+        }
+
+        /// How many commands each peer may send per second: PING, SUBSCRIBE, CANCEL and unknown ones. Default: 10,000.
+        ///
+        /// As many may come at once as there may be subscriptions, twice, and those of a second; a peer that goes on beyond
+        /// that loses its connection.
+        pub fn max_commands_per_second(mut self, commands: usize) -> Self {
+            self.options.max_commands_per_second = commands;
+            self
+        }
+
+        /// How often a PING is sent to each peer that understands it (ZMTP 3.1). Default: zero, none.
+        ///
+        /// A peer of which no byte comes within the [timeout](Self::heartbeat_timeout) after a PING is given up
+        /// ([`DisconnectReason::Silent`](crate::DisconnectReason::Silent)), and dialled again if it was dialled. One that may
+        /// merely be slow is not: a peer that we ourselves do not read, or that has much to read before the PING, 100
+        /// messages or 64 KiB.
+        ///
+        /// Heartbeats are off by default because TCP keepalive, which is on, finds a host that has vanished without waking
+        /// either program. They find more, and sooner: a process that hangs, or something in between that swallows bytes.
+        pub fn heartbeat_interval(mut self, interval: std::time::Duration) -> Self {
+            self.options.heartbeat_interval = interval;
+            self
+        }
+
+        /// How long a peer may take to show life after a PING. Default: zero, the interval.
+        pub fn heartbeat_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.options.heartbeat_timeout = timeout;
+            self
+        }
+
+        /// What PINGs ask of the peer: to give this socket up after so much silence; in tenths of a second, 65.5 seconds
+        /// at most. Default: zero, nothing.
+        pub fn heartbeat_ttl(mut self, ttl: std::time::Duration) -> Self {
+            self.options.heartbeat_ttl = ttl;
             self
         }
 

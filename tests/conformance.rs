@@ -39,6 +39,8 @@ mod closing;
 mod endpoints;
 #[path = "conformance/events.rs"]
 mod events;
+#[path = "conformance/heartbeats.rs"]
+mod heartbeats;
 #[path = "conformance/marks.rs"]
 mod marks;
 #[path = "conformance/pressure.rs"]

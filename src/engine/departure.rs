@@ -71,6 +71,9 @@ impl<P: Pattern> Engine<P> {
             self.detach_peer(slot, reason);
         }
         if let Some(mut peer) = self.peers.remove(slot) {
+            if let Some(source) = peer.pending_from.take() {
+                self.sources.leave(source);
+            }
             peer.shut_down();
         }
     }

@@ -119,6 +119,8 @@ impl<P: Pattern> Engine<P> {
                 let waits = cost(&peer.waiting);
                 if waits < READ_AHEAD && (waits == 0 || !crowded) {
                     bytes += self.read_peer(slot, if crowded { READ_LITTLE } else { usize::MAX });
+                } else {
+                    self.paused(slot);
                 }
             }
         }
@@ -142,6 +144,7 @@ impl<P: Pattern> Engine<P> {
                 peer.talks |= peer.connection.is_ready();
                 self.busy = true;
                 self.shared.counters.bytes_received.add(count);
+                self.heard(slot);
                 match self.receive(slot) {
                     Ok(()) => self.make_readable(slot),
                     Err(error) => self.refuse(slot, error),
@@ -159,12 +162,27 @@ impl<P: Pattern> Engine<P> {
             let Some(peer) = self.peers.get_mut(slot) else {
                 return Ok(());
             };
-            let more = match peer.connection.receive(&mut peer.input) {
+            let event = peer.connection.receive(&mut peer.input);
+            if matches!(&event, Ok(event) if event.is_command()) {
+                let options = &self.shared.options;
+                if !peer.commands.spend(options.command_burst(), options.max_commands_per_second) {
+                    return Err(ProtocolError::CommandFlood);
+                }
+            }
+            let more = match event {
                 Ok(connection::Event::Run(run)) => self.pass_on(slot, Incoming::Run(run)).map(|()| true),
                 Ok(connection::Event::Subscribe(prefix)) => {
                     self.pass_on(slot, Incoming::Subscribe(prefix)).map(|()| true)
                 }
                 Ok(connection::Event::Cancel(prefix)) => self.pass_on(slot, Incoming::Cancel(prefix)).map(|()| true),
+                Ok(connection::Event::Ping { time_to_live }) => {
+                    self.heard_ping(slot, time_to_live);
+                    Ok(true)
+                }
+                Ok(connection::Event::Pong { number }) => {
+                    peer.vigil.answered(number);
+                    Ok(true)
+                }
                 Ok(connection::Event::Command) => Ok(true),
                 Ok(connection::Event::Ready { socket_type, version }) => {
                     self.welcome(slot, socket_type, version);
@@ -193,6 +211,9 @@ impl<P: Pattern> Engine<P> {
             return;
         };
         peer.permit = None;
+        if let Some(source) = peer.pending_from.take() {
+            self.sources.leave(source);
+        }
         peer.kind = Some((socket_type, version));
         let about = &peer.about;
         tracing::debug!(peer = about.id.0, endpoint = %about.endpoint, %socket_type, "handshake succeeded");
@@ -204,6 +225,7 @@ impl<P: Pattern> Engine<P> {
         self.ready_peers += 1;
         self.show_presence();
         self.pattern.attach(slot, Reach { peers: &mut self.peers, shared: &self.shared });
+        self.watch(slot);
     }
 
     /// Lets the pattern see what a peer has sent, and keeps what of it is for the user.

@@ -3,6 +3,7 @@
 pub(crate) mod departure;
 pub(crate) mod dial;
 pub(crate) mod drive;
+pub(crate) mod flood;
 pub(crate) mod inward;
 pub(crate) mod listen;
 pub(crate) mod outgoing;
@@ -15,3 +16,4 @@ pub(crate) mod slabs;
 pub(crate) mod state;
 pub(crate) mod task;
 pub(crate) mod timers;
+pub(crate) mod vigil;

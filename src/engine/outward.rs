@@ -62,7 +62,8 @@ impl<P: Pattern> Engine<P> {
     /// Writes to every peer that has something to send; `true` if some writes were put off.
     pub(super) fn write(&mut self, more_will_come: bool) -> bool {
         // While senders wait for room there is more to come at once: one large write is cheaper than many small ones.
-        let collect = more_will_come && self.collected < COLLECT_ROUNDS && self.closing.is_none();
+        let collect =
+            more_will_come && self.pattern.has_room() && self.collected < COLLECT_ROUNDS && self.closing.is_none();
         let mut put_off = false;
         let mut writable = self.peers.take_writable();
         let mut index = 0;
@@ -92,6 +93,7 @@ impl<P: Pattern> Engine<P> {
         let has_room = peer.has_room();
         if written.messages > 0 {
             peer.counts.sent += written.messages as u64;
+            peer.counts.bytes_sent += written.payload;
             self.pattern.written(slot, peer, &self.shared);
         }
         self.count(written);

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -11,9 +12,11 @@ use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use crate::engine::flood::Allowance;
 use crate::engine::outgoing::{Outgoing, Written};
 use crate::engine::shared::{AttachmentId, Ended, PeerWaker};
 use crate::engine::slabs::Slabs;
+use crate::engine::vigil::Vigil;
 use crate::monitor;
 use crate::transport::{PeerAddress, Stream};
 use crate::zmtp::connection::Connection;
@@ -38,6 +41,8 @@ pub(crate) struct Peer {
     named: Arc<PeerWaker>,
     /// Held until the handshake is finished.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
+    /// Counted there until then.
+    pub(crate) pending_from: Option<IpAddr>,
     /// For the task that dialled this connection.
     pub(crate) ended: Option<oneshot::Sender<Ended>>,
 
@@ -70,12 +75,16 @@ pub(crate) struct Peer {
     /// What kind of socket the peer is, once the handshake is finished, and which version is spoken.
     pub(crate) kind: Option<(SocketType, Version)>,
     pub(crate) counts: PeerCounts,
+    pub(crate) vigil: Vigil,
+    /// Commands that it may still send.
+    pub(crate) commands: Allowance,
 }
 
 /// The running totals of one peer.
 #[derive(Debug, Default)]
 pub(crate) struct PeerCounts {
     pub(crate) sent: u64,
+    pub(crate) bytes_sent: usize,
     pub(crate) received: u64,
     pub(crate) dropped: u64,
 }
@@ -96,6 +105,7 @@ impl Peer {
             waker: named.clone().into(),
             named,
             permit: None,
+            pending_from: None,
             ended: None,
             input: BytesMut::new(),
             is_sparse: false,
@@ -112,6 +122,8 @@ impl Peer {
             write_failed: false,
             kind: None,
             counts: PeerCounts::default(),
+            vigil: Vigil::default(),
+            commands: Allowance::default(),
         }
     }
 
@@ -126,6 +138,11 @@ impl Peer {
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
         !self.blocked && !self.out.is_large() && !self.leaving
+    }
+
+    /// Whether the kernel takes no more for now.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked
     }
 
     /// Whether there is something that could be written now.

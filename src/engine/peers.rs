@@ -50,6 +50,11 @@ impl Peers {
         Some(peer)
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
     /// Where a peer is.
     pub(crate) fn slot_of(&self, id: PeerId) -> Option<usize> {
         self.ids.get(&id).copied()
@@ -96,8 +101,7 @@ impl Peers {
 
     /// Keeps an emptied batch for its buffer; gives it back if there is no need.
     pub(crate) fn recycle(&mut self, mut batch: Batch) -> Option<Batch> {
-        if self.slots.len() - self.free.len() < 2 || batch.capacity() > SPARE_BYTES || self.spare.len() >= SPARE_BATCHES
-        {
+        if self.len() < 2 || batch.capacity() > SPARE_BYTES || self.spare.len() >= SPARE_BATCHES {
             return Some(batch);
         }
         batch.clear();

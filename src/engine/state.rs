@@ -1,6 +1,8 @@
 //! The engine's state: everything that the I/O task owns, and how it goes to sleep.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -9,6 +11,7 @@ use crate::engine::pattern::Pattern;
 use crate::engine::peers::Peers;
 use crate::engine::shared::{Attachment, Shared};
 use crate::engine::slabs::Slabs;
+use crate::engine::vigil::Duties;
 use crate::monitor::{self, PeerId};
 use crate::stats::PeerStats;
 use crate::zmtp::run::Run;
@@ -22,6 +25,29 @@ pub(super) struct Closing {
     pub(super) sent_before: u64,
     /// Messages that were dropped since because their peers were lost.
     pub(super) lost: u64,
+}
+
+/// How many connections are in the handshake, by the address that they come from.
+#[derive(Debug, Default)]
+pub(super) struct Sources(HashMap<IpAddr, usize>);
+
+impl Sources {
+    /// Counts one more; `false` if there are as many as may be.
+    pub(super) fn enter(&mut self, source: IpAddr, limit: usize) -> bool {
+        let count = self.0.entry(source).or_default();
+        let admits = *count < limit;
+        *count += usize::from(admits);
+        admits
+    }
+
+    pub(super) fn leave(&mut self, source: IpAddr) {
+        if let Entry::Occupied(mut entry) = self.0.entry(source) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
 }
 
 /// Everything that the I/O task owns.
@@ -56,6 +82,10 @@ pub(crate) struct Engine<P> {
     pub(super) release_at: Option<Instant>,
     /// Until when peers must have finished the handshake, in order.
     pub(super) handshakes: VecDeque<(Instant, usize, PeerId)>,
+    /// Where connections come from that are in the handshake.
+    pub(super) sources: Sources,
+    /// What is due for which peer.
+    pub(super) duties: Duties,
     /// Until when peers that we have left may go on reading, in order.
     pub(super) leaving: VecDeque<(Instant, usize, PeerId)>,
     pub(super) closing: Option<Closing>,
@@ -83,6 +113,8 @@ impl<P: Pattern> Engine<P> {
             busy: false,
             release_at: None,
             handshakes: VecDeque::new(),
+            sources: Sources::default(),
+            duties: Duties::default(),
             leaving: VecDeque::new(),
             closing: None,
             detached: Vec::new(),

@@ -14,6 +14,7 @@
 //! again: [`Engine::sleep`] says what it wants to be woken for, or that there is more to do.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -24,7 +25,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::engine::pattern::{Pattern, Reach};
 use crate::engine::peer::Peer;
-use crate::engine::shared::{Arrival, Attachment, AttachmentId, Command, PeerWaker, Presence, Shared};
+use crate::engine::shared::{Arrival, Attachment, AttachmentId, Command, Ended, PeerWaker, Presence, Shared};
 use crate::engine::state::{Closing, Engine};
 use crate::monitor::{self, Event, PeerId};
 use crate::queue::lock;
@@ -66,7 +67,16 @@ impl<P: Pattern> Engine<P> {
     /// Routes what is queued, on behalf of a user who wants to do something after it.
     pub(super) fn route_for_user(&mut self) {
         self.pattern.obey(Reach { peers: &mut self.peers, shared: &self.shared });
-        self.route();
+        // What others send meanwhile need not be waited for.
+        let (mut left, _) = self.shared.outbound.depth();
+        while left > 0 && self.pattern.has_room() {
+            self.route();
+            let (now, _) = self.shared.outbound.depth();
+            if now == 0 || now >= left {
+                break;
+            }
+            left = now;
+        }
         if !self.sleep() {
             self.shared.signal.wake();
         }
@@ -89,6 +99,11 @@ impl<P: Pattern> Engine<P> {
         }
         let slot = self.peers.next_slot();
         let options = &self.shared.options;
+        let source = arrival.permit.as_ref().and_then(|_| arrival.connected.address.ip());
+        let crowded = source.is_some_and(|source| !self.sources.enter(source, options.pending_handshakes_from(source)));
+        if crowded || self.peers.len() >= options.max_connections {
+            return self.turn_away(arrival, source.filter(|_| !crowded));
+        }
         let about = Arc::new(monitor::Peer {
             id: PeerId(self.next_peer),
             endpoint: arrival.endpoint,
@@ -115,11 +130,27 @@ impl<P: Pattern> Engine<P> {
         let waker = Arc::new(PeerWaker::new(self.shared.clone(), slot));
         let mut peer = Peer::new(about, arrival.attachment, connection, arrival.connected.stream, waker);
         peer.permit = arrival.permit;
+        peer.pending_from = source;
         peer.ended = arrival.ended;
         self.peers.insert(peer);
         // Both directions begin at once: our greeting goes out before anything of the peer's is read.
         self.peers.give(slot, |_, _| ());
         self.make_readable(slot);
+    }
+
+    /// Closes a connection that is one too many.
+    fn turn_away(&mut self, arrival: Arrival, entered: Option<IpAddr>) {
+        if let Some(source) = entered {
+            self.sources.leave(source);
+        }
+        let (endpoint, address) = (arrival.endpoint, arrival.connected.address);
+        tracing::debug!(%endpoint, %address, "too many connections");
+        if let Some(ended) = arrival.ended {
+            // If the dialling task is gone nobody needs to know.
+            let cause = "too many connections".to_owned();
+            let _ = ended.send(Ended { was_ready: false, permanent: false, in_greeting: false, cause });
+        }
+        self.shared.reporter.report(|| Event::Refused { endpoint, address });
     }
 
     fn detach(&mut self, attachment: AttachmentId) {

@@ -19,10 +19,12 @@ impl<P: Pattern> Engine<P> {
         if self.release_at.is_none() && self.busy && (self.slabs.is_large() || P::UNSENT != Unsent::Forget) {
             self.release_at = Some(Instant::now() + RELEASE_AFTER);
         }
-        if self.handshakes.is_empty() && self.leaving.is_empty() && self.release_at.is_none() {
+        let is_watching = self.duties.next().is_some();
+        if self.handshakes.is_empty() && self.leaving.is_empty() && self.release_at.is_none() && !is_watching {
             return;
         }
         let now = Instant::now();
+        self.do_duties(now);
         while let Some(&(deadline, slot, id)) = self.leaving.front() {
             let pending = self.peers.get_mut(slot).is_some_and(|peer| peer.about.id == id);
             if pending && deadline > now {
@@ -62,6 +64,7 @@ impl<P: Pattern> Engine<P> {
         let handshake = self.handshakes.front().map(|(deadline, ..)| *deadline);
         let linger = self.closing.and_then(|closing| closing.deadline).filter(|_| !is_closed);
         let leaving = self.leaving.front().map(|(deadline, ..)| *deadline);
-        handshake.into_iter().chain(leaving).chain(linger).chain(self.release_at).min()
+        let duty = self.duties.next();
+        handshake.into_iter().chain(leaving).chain(linger).chain(duty).chain(self.release_at).min()
     }
 }

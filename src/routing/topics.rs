@@ -66,6 +66,12 @@ impl Topics {
         if subscribers.len() == 1 { Change::Sole } else { Change::Shared }
     }
 
+    /// Whether a peer has subscribed to exactly this prefix.
+    pub(crate) fn holds(&self, slot: usize, prefix: &[u8]) -> bool {
+        let id = self.tree.find(prefix);
+        id.is_some_and(|id| self.peers.get(slot).is_some_and(|peer| peer.places.contains_key(&id)))
+    }
+
     /// A peer no longer subscribes to a prefix.
     pub(crate) fn cancel(&mut self, slot: usize, prefix: &[u8]) -> Change {
         let (Some(peer), Some(id)) = (self.peers.get_mut(slot), self.tree.find(prefix)) else {

@@ -63,7 +63,7 @@ impl<const REPORTS: bool> Publisher<REPORTS> {
     ) -> Result<(), ProtocolError> {
         let options = &shared.options;
         let topics = if options.manual { &mut self.requested } else { &mut self.topics };
-        if subscribes {
+        if subscribes && !topics.holds(slot, prefix) {
             check_limits(topics.held_by(slot), prefix, options)?;
         }
         let change = match subscribes {
@@ -384,7 +384,7 @@ impl<const REPORTS: bool> Pattern for Publisher<REPORTS> {
         }
         self.finish(&batch, &mut reach);
         if routed != batch.end() {
-            return Some(batch.from_position(routed));
+            return Some(batch.rest_from(routed));
         }
         let mut spare = Arc::into_inner(batch)?;
         spare.clear();

@@ -5,7 +5,7 @@ pub(crate) mod tcp;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -34,6 +34,17 @@ pub enum PeerAddress {
         /// Its process id, where the system tells.
         pid: Option<i32>,
     },
+}
+
+impl PeerAddress {
+    /// The IP address, if it has one.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        match self {
+            // An IPv4 address that came through an IPv6 socket is an IPv4 address.
+            Self::Tcp(address) => Some(address.ip().to_canonical()),
+            Self::Ipc { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for PeerAddress {

@@ -1,7 +1,14 @@
 //! Commands: their names, and the bodies of those that travel between ready peers (RFC 37, "Commands").
 
+use std::time::Duration;
+
 use crate::error::ProtocolError;
 use crate::zmtp::frame;
+
+/// What a PING's time to live is counted in.
+pub(crate) const TTL_UNIT: Duration = Duration::from_millis(100);
+/// In that unit.
+pub(crate) const TTL_MAXIMUM: u16 = 655;
 
 /// The longest context that a PING may carry and a PONG returns.
 const CONTEXT_MAXIMUM: usize = 16;
@@ -31,6 +38,13 @@ pub(crate) fn read_ping(data: &[u8]) -> Result<(u16, &[u8]), ProtocolError> {
         Some((ttl, context)) if context.len() <= CONTEXT_MAXIMUM => Ok((u16::from_be_bytes(*ttl), context)),
         _ => Err(ProtocolError::MalformedCommand("PING")),
     }
+}
+
+/// Appends a PING. libzmq reckons wrongly with more than 65.5 seconds, so that is the longest time to live.
+pub(crate) fn write_ping(out: &mut Vec<u8>, time_to_live: Duration, context: &[u8]) {
+    let tenths = (time_to_live.as_millis() / TTL_UNIT.as_millis()).min(u128::from(TTL_MAXIMUM));
+    let tenths = u16::try_from(tenths).unwrap_or(TTL_MAXIMUM);
+    write(out, "PING", &[&tenths.to_be_bytes(), context]);
 }
 
 /// Appends the answer to a PING.
@@ -71,6 +85,16 @@ mod tests {
         let mut out = Vec::new();
         write_pong(&mut out, b"CTX");
         assert_eq!(out, b"\x04\x08\x04PONGCTX");
+    }
+
+    #[test]
+    fn a_ping_is_the_frame_that_libzmq_sends_and_never_lives_too_long_for_it() {
+        let mut out = Vec::new();
+        write_ping(&mut out, Duration::from_secs(1), b"");
+        assert_eq!(out, b"\x04\x07\x04PING\x00\x0a");
+        out.clear();
+        write_ping(&mut out, Duration::from_secs(7_000), b"CTX");
+        assert_eq!(out[7..], [2, 143, b'C', b'T', b'X']);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! One connection's protocol automaton: greeting, handshake, traffic.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 
 use crate::error::ProtocolError;
@@ -36,8 +38,19 @@ pub(crate) enum Event {
     Subscribe(Bytes),
     /// The peer no longer wants them.
     Cancel(Bytes),
+    /// A PING, which has been answered; the peer wants to be given up after so much silence, unless it is zero.
+    Ping { time_to_live: Duration },
+    /// The answer to the PING with this number.
+    Pong { number: u32 },
     /// A command that concerns nobody else.
     Command,
+}
+
+impl Event {
+    /// Whether this was a command, which costs a peer nothing to send.
+    pub(crate) fn is_command(&self) -> bool {
+        matches!(self, Self::Subscribe(_) | Self::Cancel(_) | Self::Ping { .. } | Self::Pong { .. } | Self::Command)
+    }
 }
 
 ///```text
@@ -115,6 +128,22 @@ impl Connection {
         matches!(self.phase, Phase::Ready { version: Version::V3_1 })
     }
 
+    /// Sends a PING with this time to live; its answer will carry the number. `false` if one waits to be sent still.
+    pub(crate) fn ping(&mut self, time_to_live: Duration, number: u32) -> bool {
+        let sends = self.is_current() && self.control.is_empty();
+        if sends {
+            command::write_ping(&mut self.control, time_to_live, &number.to_be_bytes());
+        }
+        sends
+    }
+
+    /// Shows the peer that we live, without an answer.
+    pub(crate) fn show_life(&mut self) {
+        if self.is_current() && self.control.is_empty() {
+            command::write_pong(&mut self.control, b"");
+        }
+    }
+
     /// Where the rest of a large body may be read into directly, when the input is empty.
     pub(crate) fn body_buffer(&mut self) -> Option<bytes::buf::Limit<&mut BytesMut>> {
         self.decoder.body_buffer()
@@ -183,13 +212,18 @@ impl Connection {
     fn receive_command(&mut self, body: &Bytes) -> Result<Event, ProtocolError> {
         match command::split(body) {
             Some((b"PING", data)) => {
-                let (_ttl, context) = command::read_ping(data)?;
+                let (ttl, context) = command::read_ping(data)?;
                 if self.control.len() > CONTROL_MAXIMUM {
                     return Err(ProtocolError::CommandFlood);
                 }
                 command::write_pong(&mut self.control, context);
-                Ok(Event::Command)
+                Ok(Event::Ping { time_to_live: u32::from(ttl) * command::TTL_UNIT })
             }
+            Some((b"PONG", context)) => match context.try_into().map(u32::from_be_bytes) {
+                Ok(number) => Ok(Event::Pong { number }),
+                // Not an answer to us.
+                Err(_) => Ok(Event::Command),
+            },
             Some((b"SUBSCRIBE", prefix)) => Ok(Event::Subscribe(body.slice_ref(prefix))),
             Some((b"CANCEL", prefix)) => Ok(Event::Cancel(body.slice_ref(prefix))),
             // Unknown commands are the protocol's extension point, and what is no command at all has no effect either.
@@ -229,7 +263,12 @@ mod tests {
                 match connection.receive(&mut input)? {
                     Event::Incomplete => break,
                     Event::Run(mut run) => messages.extend(std::iter::from_fn(|| run.next())),
-                    Event::Ready { .. } | Event::Subscribe(_) | Event::Cancel(_) | Event::Command => {}
+                    Event::Ready { .. }
+                    | Event::Subscribe(_)
+                    | Event::Cancel(_)
+                    | Event::Ping { .. }
+                    | Event::Pong { .. }
+                    | Event::Command => {}
                 }
             }
         }

@@ -244,6 +244,14 @@ pub(crate) fn take_command(input: &mut BytesMut, limit: usize) -> Result<Decoded
     let Some(header) = Header::read(input)? else {
         return Ok(Decoded::Incomplete);
     };
+    let header = match header.body {
+        0 => match flagless(input) {
+            Flagless::No => header,
+            Flagless::Long(header) => header,
+            Flagless::Incomplete => return Ok(Decoded::Incomplete),
+        },
+        _ => header,
+    };
     match usize::try_from(header.body) {
         Ok(size) if size <= limit => {
             if input.len() < header.length + size {
@@ -253,6 +261,35 @@ pub(crate) fn take_command(input: &mut BytesMut, limit: usize) -> Result<Decoded
             Ok(Decoded::Command(input.split_to(size).freeze()))
         }
         _ => Err(ProtocolError::CommandTooLarge { size: header.body, limit: limit as u64 }),
+    }
+}
+
+/// What an empty command turns out to be.
+enum Flagless {
+    No,
+    Long(Header),
+    Incomplete,
+}
+
+/// libzmq before 4.3.5 writes a SUBSCRIBE or CANCEL of 256 to 264 bytes with a size of eight bytes and forgets to say so.
+/// What it looks like instead, an empty command, means nothing and is sent by nobody; and the name tells for certain.
+fn flagless(input: &[u8]) -> Flagless {
+    const HEADS: [&[u8]; 2] = [b"\x09SUBSCRIBE", b"\x06CANCEL"];
+    const START: &[u8] = &[frame::COMMAND, 0, 0, 0, 0, 0, 0, 1];
+    let known = START.len().min(input.len());
+    if input[..known] != START[..known] {
+        return Flagless::No;
+    }
+    let Some(&last) = input.get(START.len()) else {
+        return Flagless::Incomplete;
+    };
+    let name = &input[START.len() + 1..];
+    if HEADS.iter().any(|head| name.starts_with(head)) {
+        return Flagless::Long(Header::long_command(256 + u64::from(last)));
+    }
+    match HEADS.iter().any(|head| head.starts_with(name)) {
+        true => Flagless::Incomplete,
+        false => Flagless::No,
     }
 }
 
@@ -402,6 +439,24 @@ mod tests {
 
     fn error_of(wire: &[u8]) -> ProtocolError {
         decode_in_chunks(wire, &[wire.len()]).unwrap_err()
+    }
+
+    #[test]
+    fn a_subscription_of_an_old_libzmq_without_the_long_flag_is_understood() {
+        let topic = [b'x'; 250];
+        let mut wire = b"\x04\0\0\0\0\0\0\x01\x04\x09SUBSCRIBE".to_vec();
+        wire.extend(topic);
+        wire.extend(b"\x00\x01a\x04\x00\x00\x00\x00\x01b");
+        let command = Item::Command([&b"\x09SUBSCRIBE"[..], &topic].concat());
+        let rest =
+            [Item::Message("a".into()), Item::Command(vec![]), Item::Message("".into()), Item::Message("b".into())];
+        for chunk in [1, 7, 9, 10, 500] {
+            assert_eq!(
+                decode_in_chunks(&wire, &[chunk]).unwrap(),
+                [std::slice::from_ref(&command), &rest[..]].concat(),
+                "{chunk}"
+            );
+        }
     }
 
     #[test]

@@ -363,7 +363,7 @@ impl Batch {
     }
 
     /// A batch of the messages from a place on.
-    pub(crate) fn from_position(&self, start: Position) -> Self {
+    pub(crate) fn rest_from(&self, start: Position) -> Self {
         let mut part = Part { start, end: self.end(), messages: 0, payload: 0 };
         let mut at = start;
         while let Some(message) = self.message_at(at) {

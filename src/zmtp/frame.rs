@@ -40,6 +40,11 @@ impl Header {
         Ok(size.map(|size| Self { flags, length: LONG_HEADER, body: u64::from_be_bytes(*size) }))
     }
 
+    /// The long header of a command.
+    pub(crate) fn long_command(body: u64) -> Self {
+        Self { flags: COMMAND | LONG, length: LONG_HEADER, body }
+    }
+
     #[inline]
     pub(crate) fn is_command(self) -> bool {
         self.flags & COMMAND != 0

@@ -1,0 +1,49 @@
+//! A limit on what costs a peer nothing to send: so much at once, and so much per second from then on.
+
+use std::time::Instant;
+
+/// What one peer may still send.
+#[derive(Debug, Default)]
+pub(crate) struct Allowance {
+    used: usize,
+    since: Option<Instant>,
+}
+
+impl Allowance {
+    /// Uses one; `false` if there is none left. Looks at the clock only when the burst is used up.
+    #[inline]
+    pub(crate) fn spend(&mut self, burst: usize, per_second: usize) -> bool {
+        self.used += 1;
+        self.used <= burst || self.refill(burst, per_second, Instant::now())
+    }
+
+    #[cold]
+    fn refill(&mut self, burst: usize, per_second: usize, now: Instant) -> bool {
+        let elapsed = self.since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)] // saturates
+        let refilled = (elapsed * per_second as f64) as usize;
+        if self.since.is_none() || refilled > 0 {
+            self.since = Some(now);
+        }
+        self.used = self.used.saturating_sub(refilled);
+        self.used <= burst
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_burst_is_allowed_and_then_the_rate() {
+        let mut allowance = Allowance { used: 10, since: None };
+        let start = Instant::now();
+        allowance.used += 1;
+        assert!(!allowance.refill(10, 100, start), "nothing has been given back yet");
+        assert!(allowance.refill(10, 100, start + Duration::from_millis(50)));
+        assert_eq!(allowance.used, 6);
+        assert!((0..4).all(|_| allowance.spend(10, 1)));
+    }
+}

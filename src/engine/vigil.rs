@@ -1,0 +1,222 @@
+//! Watching over peers: heartbeats, the peer's time to live, and signs of life of our own (RFC 37, "Heartbeating").
+//!
+//! Every byte that comes is a sign of life, not only a whole message: a long transfer is none the less alive. And only
+//! a peer that could have answered is judged: not one that we do not read, nor one that has much to read.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::engine::pattern::Pattern;
+use crate::engine::peer::Peer;
+use crate::engine::state::Engine;
+use crate::monitor::{DisconnectReason, PeerId};
+
+/// A peer that has been sent so many messages, or bytes of them, since the last PING that it has answered may be busy with
+/// them: its queue may be full, and then it need not read the PING behind them.
+const MUCH_MESSAGES: u64 = 100;
+const MUCH_BYTES: usize = 64 * 1024;
+
+/// While we do not read a peer, because there is no room for its messages, it is told so often that we live: its PINGs are
+/// behind what we do not read.
+const LIFE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Duty {
+    /// We send a PING.
+    Ping,
+    /// The peer has had the time to answer one.
+    Answer,
+    /// The peer's time to live is over.
+    TimeToLive,
+    /// We show that we live.
+    Life,
+}
+
+/// What is due for which peer, and when.
+#[derive(Debug, Default)]
+pub(super) struct Duties(BinaryHeap<Reverse<(Instant, usize, PeerId, Duty)>>);
+
+impl Duties {
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.0.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    fn add(&mut self, at: Option<Instant>, slot: usize, id: PeerId, duty: Duty) {
+        // What is due later than time is counted is never due.
+        if let Some(at) = at {
+            self.0.push(Reverse((at, slot, id, duty)));
+        }
+    }
+}
+
+/// What is known of a peer's life.
+#[derive(Debug, Default)]
+pub(crate) struct Vigil {
+    /// When the last byte came; only looked at for peers that are watched.
+    heard: Option<Instant>,
+    /// The first PING without an answer.
+    asked: Option<Asked>,
+    /// How many PINGs have been sent.
+    asked_count: u32,
+    /// An answer is waited for.
+    awaits_answer: bool,
+    /// What had been sent before the last PING that was answered, and so has been read.
+    read: Sent,
+    /// What the peer wants: to be given up after so much silence.
+    time_to_live: Option<Duration>,
+    /// We are showing that we live.
+    shows_life: bool,
+    /// There is no room for its messages, so it is not read.
+    is_paused: bool,
+}
+
+#[derive(Debug)]
+struct Asked {
+    number: u32,
+    at: Instant,
+    sent: Sent,
+}
+
+/// What a peer has been sent.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sent {
+    messages: u64,
+    bytes: usize,
+}
+
+impl Vigil {
+    /// The peer has answered a PING.
+    pub(super) fn answered(&mut self, number: u32) {
+        if let Some(asked) = self.asked.take_if(|asked| number.wrapping_sub(asked.number) < u32::MAX / 2) {
+            self.read = asked.sent;
+        }
+    }
+}
+
+impl<P: Pattern> Engine<P> {
+    /// A peer has finished the handshake: heartbeats begin.
+    pub(super) fn watch(&mut self, slot: usize) {
+        let interval = self.shared.options.heartbeat_interval;
+        if let Some(peer) = self.peers.get_mut(slot).filter(|peer| !interval.is_zero() && peer.connection.is_current())
+        {
+            self.duties.add(Instant::now().checked_add(interval), slot, peer.about.id, Duty::Ping);
+        }
+    }
+
+    /// Something has come from a peer.
+    #[inline]
+    pub(super) fn heard(&mut self, slot: usize) {
+        let sends = !self.shared.options.heartbeat_interval.is_zero();
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
+        peer.vigil.is_paused = false;
+        if sends || peer.vigil.time_to_live.is_some() {
+            peer.vigil.heard = Some(Instant::now());
+        }
+    }
+
+    /// A PING has come that wants us to give the peer up after so much silence; zero: it does not.
+    pub(super) fn heard_ping(&mut self, slot: usize, time_to_live: Duration) {
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
+        let before = peer.vigil.time_to_live;
+        peer.vigil.time_to_live = Some(time_to_live).filter(|time| !time.is_zero());
+        if before.is_none() && peer.vigil.time_to_live.is_some() {
+            let now = Instant::now();
+            peer.vigil.heard = Some(now);
+            self.duties.add(now.checked_add(time_to_live), slot, peer.about.id, Duty::TimeToLive);
+        }
+    }
+
+    /// A peer is not read because there is no room for its messages.
+    pub(super) fn paused(&mut self, slot: usize) {
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
+        peer.vigil.is_paused = true;
+        if !peer.vigil.shows_life && peer.connection.is_current() {
+            peer.vigil.shows_life = true;
+            self.duties.add(Instant::now().checked_add(LIFE_INTERVAL), slot, peer.about.id, Duty::Life);
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn do_duties(&mut self, now: Instant) {
+        while let Some(Reverse((at, slot, id, duty))) = self.duties.0.peek().copied() {
+            if at > now {
+                return;
+            }
+            self.duties.0.pop();
+            let known = |peer: &&mut Peer| peer.about.id == id && !peer.leaving;
+            let Some(peer) = self.peers.get_mut(slot).filter(known) else {
+                continue;
+            };
+            let options = &self.shared.options;
+            let next = match duty {
+                Duty::Ping => {
+                    let vigil = &mut peer.vigil;
+                    if peer.connection.ping(options.heartbeat_ttl, vigil.asked_count) {
+                        let sent = Sent { messages: peer.counts.sent, bytes: peer.counts.bytes_sent };
+                        vigil.asked.get_or_insert(Asked { number: vigil.asked_count, at: now, sent });
+                        vigil.asked_count = vigil.asked_count.wrapping_add(1);
+                    }
+                    if !std::mem::replace(&mut vigil.awaits_answer, true) {
+                        self.duties.add(now.checked_add(options.heartbeat_timeout()), slot, id, Duty::Answer);
+                    }
+                    now.checked_add(options.heartbeat_interval)
+                }
+                Duty::Answer => match peer.vigil.asked.as_ref().map(|asked| peer.vigil.heard.max(Some(asked.at))) {
+                    None => {
+                        peer.vigil.awaits_answer = false;
+                        None
+                    }
+                    Some(silent_since) => {
+                        let timeout = options.heartbeat_timeout();
+                        let due = silent_since.and_then(|since| since.checked_add(timeout));
+                        if due.is_some_and(|due| due <= now) && !may_be_busy(peer) {
+                            self.end(slot, DisconnectReason::Silent);
+                            continue;
+                        }
+                        due.filter(|due| *due > now).or_else(|| now.checked_add(timeout))
+                    }
+                },
+                Duty::TimeToLive => {
+                    let Some(time_to_live) = peer.vigil.time_to_live else {
+                        continue;
+                    };
+                    let due = peer.vigil.heard.and_then(|heard| heard.checked_add(time_to_live));
+                    if due.is_some_and(|due| due <= now) && !peer.vigil.is_paused {
+                        self.end(slot, DisconnectReason::Silent);
+                        continue;
+                    }
+                    due.filter(|due| *due > now).or_else(|| now.checked_add(time_to_live))
+                }
+                Duty::Life if peer.vigil.is_paused => {
+                    peer.connection.show_life();
+                    now.checked_add(LIFE_INTERVAL)
+                }
+                Duty::Life => {
+                    peer.vigil.shows_life = false;
+                    None
+                }
+            };
+            self.duties.add(next, slot, id, duty);
+            self.peers.give(slot, |_, _| ());
+            self.write_peer(slot);
+        }
+    }
+}
+
+/// Whether a peer that has not answered may be slow rather than gone.
+fn may_be_busy(peer: &Peer) -> bool {
+    peer.vigil.is_paused
+        || peer.is_blocked()
+        || peer.counts.sent - peer.vigil.read.messages >= MUCH_MESSAGES
+        || peer.counts.bytes_sent - peer.vigil.read.bytes >= MUCH_BYTES
+}

@@ -1,0 +1,116 @@
+//! Heartbeats: who is given up for being silent, and who is not.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use sinew::{DisconnectReason, Event, PullSocket, PushSocket};
+
+use crate::common::raw::{READY_PULL, READY_PUSH, Raw, greeting};
+use crate::common::{Place, within};
+
+crate::behaviours!(
+    a_silent_peer_is_given_up_within_interval_and_timeout,
+    a_peer_that_sends_a_byte_now_and_then_lives,
+    a_peer_that_pings_with_a_time_to_live_is_given_up_after_so_much_silence,
+    a_peer_whose_messages_find_no_room_is_told_that_we_live,
+    a_receiver_that_rests_with_a_full_queue_is_not_given_up,
+    old_peers_are_not_pinged,
+);
+
+const INTERVAL: Duration = Duration::from_millis(50);
+
+fn push() -> PushSocket {
+    PushSocket::builder().heartbeat_interval(INTERVAL).heartbeat_timeout(INTERVAL).build().unwrap()
+}
+
+async fn reason(monitor: &mut sinew::Monitor) -> DisconnectReason {
+    loop {
+        if let Event::Disconnected { reason, .. } = within(monitor.next()).await.unwrap() {
+            return reason;
+        }
+    }
+}
+
+async fn a_silent_peer_is_given_up_within_interval_and_timeout(place: Place) {
+    let push = push();
+    let mut monitor = push.monitor();
+    let endpoint = push.bind(place.wildcard()).await.unwrap();
+    let mut peer = Raw::peer(&endpoint, READY_PULL).await;
+    let start = Instant::now();
+    assert_eq!(peer.read(13).await, b"\x04\x0b\x04PING\x00\x00\x00\x00\x00\x00");
+    assert_eq!(reason(&mut monitor).await, DisconnectReason::Silent);
+    assert!(start.elapsed() >= INTERVAL);
+}
+
+async fn a_peer_that_sends_a_byte_now_and_then_lives(place: Place) {
+    let pull = PullSocket::builder().heartbeat_interval(INTERVAL * 4).build().unwrap();
+    let mut monitor = pull.monitor();
+    let endpoint = pull.bind(place.wildcard()).await.unwrap();
+    let mut peer = Raw::peer(&endpoint, READY_PUSH).await;
+    // One message, byte by byte, for many timeouts.
+    peer.send(&[0, 60]).await;
+    for _ in 0..60 {
+        tokio::time::sleep(INTERVAL / 5).await;
+        peer.send(b"x").await;
+    }
+    let message = within(pull.recv()).await.unwrap();
+    assert_eq!(message[0].len(), 60);
+    // And then no more.
+    assert_eq!(reason(&mut monitor).await, DisconnectReason::Silent);
+}
+
+async fn a_peer_that_pings_with_a_time_to_live_is_given_up_after_so_much_silence(place: Place) {
+    let pull = PullSocket::new();
+    let mut monitor = pull.monitor();
+    let endpoint = pull.bind(place.wildcard()).await.unwrap();
+    let mut peer = Raw::peer(&endpoint, READY_PUSH).await;
+    let start = Instant::now();
+    peer.send(b"\x04\x07\x04PING\x00\x02").await;
+    assert_eq!(peer.read(7).await, b"\x04\x05\x04PONG");
+    assert_eq!(reason(&mut monitor).await, DisconnectReason::Silent);
+    assert!(start.elapsed() >= Duration::from_millis(200));
+}
+
+async fn a_peer_whose_messages_find_no_room_is_told_that_we_live(place: Place) {
+    let pull = PullSocket::builder().receive_high_water_mark(1).build().unwrap();
+    let endpoint = pull.bind(place.wildcard()).await.unwrap();
+    let mut peer = Raw::peer(&endpoint, READY_PUSH).await;
+    let mut message = vec![2, 0, 0, 0, 0, 0, 0, 64, 0];
+    message.resize(9 + 64 * 256, 7);
+    for _ in 0..12 {
+        peer.send(&message).await;
+    }
+    // Behind all that it would find a PING only when the user receives.
+    assert_eq!(peer.read(14).await, b"\x04\x05\x04PONG\x04\x05\x04PONG");
+    for _ in 0..12 {
+        within(pull.recv()).await.unwrap();
+    }
+}
+
+async fn a_receiver_that_rests_with_a_full_queue_is_not_given_up(place: Place) {
+    let pull = PullSocket::builder().receive_high_water_mark(10).build().unwrap();
+    let endpoint = pull.bind(place.wildcard()).await.unwrap();
+    let push = push();
+    push.connect(&endpoint).unwrap();
+    within(pull.wait_connected(1)).await.unwrap();
+    for number in 0..1_000_u32 {
+        within(push.send(vec![number as u8; 1_000])).await.unwrap();
+    }
+    tokio::time::sleep(INTERVAL * 20).await;
+    for number in 0..1_000_u32 {
+        assert_eq!(within(pull.recv()).await.unwrap()[0][0], number as u8);
+    }
+    assert_eq!(push.stats().messages_returned, 0);
+    assert_eq!(pull.stats().peers, 1);
+}
+
+async fn old_peers_are_not_pinged(place: Place) {
+    let push = push();
+    let endpoint = push.bind(place.wildcard()).await.unwrap();
+    let mut peer = Raw::dial(&endpoint).await;
+    peer.send(&[&greeting([3, 0], "NULL"), READY_PULL].concat()).await;
+    peer.read(64 + READY_PUSH.len()).await;
+    tokio::time::sleep(INTERVAL * 5).await;
+    within(push.send("x")).await.unwrap();
+    assert_eq!(peer.read(3).await, b"\x00\x01x");
+}
