@@ -27,6 +27,11 @@ impl HighWaterMark {
             && (self.bytes == 0 || messages == 0 || bytes.saturating_add(size) <= self.bytes)
     }
 
+    /// Whether at most half of what may be there is.
+    pub(crate) fn has_eased(&self, messages: usize, bytes: usize) -> bool {
+        self.half_free(messages) && (self.bytes == 0 || bytes <= self.bytes / 2)
+    }
+
     /// Whether at most half of the messages are there: the moment to fill a queue up again.
     #[inline]
     pub(crate) fn half_free(&self, messages: usize) -> bool {

@@ -25,7 +25,8 @@ pub struct Closed {
 pub struct Stats {
     /// Peers that have finished the handshake and are connected.
     pub peers: usize,
-    /// Messages handed to the kernel whole.
+    /// Messages handed to the kernel whole. Those at the beginning of a batch that the kernel has taken in part count when it
+    /// has taken all of it, or when the socket's `peers` are looked at.
     pub messages_sent: u64,
     /// Their bodies, in bytes.
     pub bytes_sent: u64,
@@ -40,7 +41,7 @@ pub struct Stats {
     /// Messages that were dropped for a peer: a publisher's because the subscriber was too slow or was lost, a receiver's
     /// because a newer one replaced them (conflate). A message that is dropped for several peers counts for each.
     pub messages_dropped: u64,
-    /// Published messages that nobody had subscribed to.
+    /// Published messages that nobody had subscribed to; an XSUB's upstream messages when there was no publisher.
     pub messages_unmatched: u64,
     /// Messages in the outbound queue.
     pub outbound_messages: usize,

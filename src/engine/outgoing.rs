@@ -91,6 +91,12 @@ impl Outgoing {
         (self.messages, self.payload)
     }
 
+    /// Messages and bytes that were found to have been taken whole since they were last counted as written.
+    pub(crate) fn take_settled(&mut self) -> (usize, usize) {
+        self.settle();
+        std::mem::take(&mut self.settled)
+    }
+
     /// Whether the next byte begins a message.
     pub(crate) fn is_between(&self) -> bool {
         self.pieces.front().is_none_or(|first| self.cursor.is_at(first.part.start))
@@ -208,6 +214,7 @@ impl Outgoing {
             first.batch().advance(&mut self.cursor, count);
             self.first_left -= count;
         }
+        // Messages of the first piece are not looked at for this: they count when it is written, or when somebody asks.
         let (messages, payload) = std::mem::take(&mut self.settled);
         written.messages += messages;
         written.payload += payload;

@@ -123,9 +123,14 @@ impl<P: Pattern> Engine<P> {
 
     /// The numbers of all peers that have finished the handshake.
     pub(crate) fn peer_stats(&mut self) -> Vec<PeerStats> {
-        let pattern = &self.pattern;
+        let (pattern, counters) = (&self.pattern, &self.shared.counters);
         let stats = self.peers.iter_mut().filter(|(_, peer)| !peer.leaving).filter_map(|(slot, peer)| {
             let (socket_type, version) = peer.kind?;
+            let (messages, payload) = peer.out.take_settled();
+            peer.counts.sent += messages as u64;
+            peer.counts.bytes_sent += payload;
+            counters.messages_sent.add(messages);
+            counters.bytes_sent.add(payload);
             let (queued_messages, queued_bytes) = peer.out.depth();
             Some(PeerStats {
                 peer: peer.about.clone(),

@@ -116,6 +116,7 @@ impl<P: Pattern> Engine<P> {
                 message: options.max_message_size,
                 frames: options.max_frames,
                 command: COMMAND_MAXIMUM.max(options.max_topic_length.saturating_add(SUBSCRIBE_OVERHEAD)),
+                subscriptions: P::SOCKET_TYPE.publishes(),
             },
             careful: arrival.careful,
         });

@@ -201,6 +201,13 @@ impl Core {
         *lock(&self.life) == Life::Closing || !matches!(*self.shared.presence.borrow(), Presence::Open { .. })
     }
 
+    /// Waits until the socket is closed.
+    pub(crate) async fn closed(&self) {
+        let mut presence = self.shared.presence.subscribe();
+        // An error would be the end of the socket as well.
+        let _ = presence.wait_for(|presence| !matches!(presence, Presence::Open { .. })).await;
+    }
+
     // --- what it shows ----------------------------------------------------------------------------------------------
 
     pub(crate) async fn wait_connected(&self, count: usize) -> Result<(), WaitError> {

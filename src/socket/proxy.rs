@@ -271,7 +271,7 @@ async fn forward(
 ) {
     let mut taken = Vec::new();
     loop {
-        match take(from, &mut taken, &mut control).await {
+        match take(from, to, &mut taken, &mut control).await {
             Some(Ok(_)) => {}
             None | Some(Err(RecvError::Closed)) => return,
         }
@@ -283,9 +283,10 @@ async fn forward(
     }
 }
 
-/// Takes what is there, once something is; `None` when the proxy is to stop.
+/// Takes what is there, once something is; `None` when the proxy is to stop, or there is nobody to hand it to.
 async fn take(
     from: &Core,
+    to: &Core,
     taken: &mut Vec<Message>,
     control: &mut watch::Receiver<Control>,
 ) -> Option<Result<usize, RecvError>> {
@@ -293,10 +294,18 @@ async fn take(
         if control.wait_for(|control| *control != Control::Pause).await.ok().is_none_or(|c| *c == Control::Stop) {
             return None;
         }
-        let changed = pin!(control.changed());
-        match future::select(changed, pin!(receiving::recv_many(from, taken, TAKEN_AT_ONCE))).await {
-            Either::Left((Ok(()), _)) => {}
-            Either::Left((Err(_), _)) => return None,
+        if to.is_closed() {
+            return None;
+        }
+        let interrupted = pin!(async {
+            match future::select(pin!(control.changed()), pin!(to.closed())).await {
+                Either::Left((changed, _)) => changed.ok(),
+                Either::Right(((), _)) => None,
+            }
+        });
+        match future::select(interrupted, pin!(receiving::recv_many(from, taken, TAKEN_AT_ONCE))).await {
+            Either::Left((Some(()), _)) => {}
+            Either::Left((None, _)) => return None,
             Either::Right((result, _)) => return Some(result),
         }
     }

@@ -359,7 +359,11 @@ impl<const REPORTS: bool> Pattern for Publisher<REPORTS> {
         let Some(subscriber) = self.subscribers.get_mut(slot) else {
             return;
         };
-        if subscriber.losing.is_some() && shared.options.send.half_free(peer.out.depth().0) {
+        if subscriber.losing.is_none() {
+            return;
+        }
+        let (messages, payload) = peer.out.depth();
+        if shared.options.send.has_eased(messages, payload) {
             let dropped = subscriber.losing.take().unwrap_or(0);
             tracing::debug!(peer = peer.about.id.0, endpoint = %peer.about.endpoint, dropped, "a subscriber has caught up");
             shared.reporter.report(|| Event::LosingEnded { peer: peer.about.as_ref().clone(), dropped });

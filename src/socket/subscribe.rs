@@ -54,6 +54,8 @@ impl Pattern for Sub {
                 while run.next_into(&mut message) {
                     if self.subscriptions.admit(&message[0]) {
                         inward.push(Run::whole(std::mem::take(&mut message)));
+                    } else {
+                        reach.shared.counters.messages_received.add(1);
                     }
                 }
             }

@@ -76,7 +76,7 @@ impl Subscriptions {
     pub(crate) fn unsubscribe(&self, prefix: &[u8]) -> bool {
         let mut state = lock(&self.state);
         let Some(id) = state.prefixes.find(prefix) else {
-            return false;
+            return self.is_verbose && self.tell(&mut state, Request::Cancel(Bytes::copy_from_slice(prefix)));
         };
         let count = state.prefixes.value_mut(id);
         count.0 -= 1;

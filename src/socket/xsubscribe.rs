@@ -24,6 +24,9 @@ impl XSub {
     /// Sends a message to every publisher that has room.
     fn send_upstream(&self, batch: &Batch, message: &Part, reach: &mut Reach<'_>) {
         let mark = reach.shared.options.send;
+        if self.publishers.slots().is_empty() {
+            reach.shared.counters.messages_unmatched.add(message.messages);
+        }
         for slot in self.publishers.slots() {
             let sent = reach.peers.give(*slot, |peer, spare| {
                 let admits = peer.out.admits(mark, message.payload);

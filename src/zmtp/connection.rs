@@ -183,7 +183,7 @@ impl Connection {
             Some(_) => {}
             None => return Ok(Event::Incomplete),
         }
-        let Decoded::Command(body) = decoder::take_command(input, COMMAND_MAXIMUM)? else {
+        let Decoded::Command(body) = decoder::take_command(input, COMMAND_MAXIMUM, false)? else {
             return Ok(Event::Incomplete);
         };
         match null::read_ready(&body, self.config.socket_type) {
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
     use crate::message::Message;
 
-    const LIMITS: Limits = Limits { message: 1_000, frames: 10, command: COMMAND_MAXIMUM };
+    const LIMITS: Limits = Limits { message: 1_000, frames: 10, command: COMMAND_MAXIMUM, subscriptions: false };
 
     const READY_PUSH: &[u8] = b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04PUSH";
     const READY_PULL: &[u8] = b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04PULL";

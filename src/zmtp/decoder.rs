@@ -30,6 +30,8 @@ pub(crate) struct Limits {
     pub(crate) frames: usize,
     /// Bytes in a command after the handshake; some need more than [`COMMAND_MAXIMUM`].
     pub(crate) command: usize,
+    /// Subscriptions may come, also in the form that libzmq before 4.3.5 gives some of them; see [`flagless`].
+    pub(crate) subscriptions: bool,
 }
 
 /// What a call of [`Decoder::decode`] found.
@@ -124,7 +126,9 @@ impl Decoder {
                 Ok(Some(header)) if !header.is_command() => header,
                 Ok(None) => break None,
                 Ok(Some(_)) if messages > 0 => break None,
-                Ok(Some(_)) if self.progress.frames == 0 => return take_command(input, self.limits.command),
+                Ok(Some(_)) if self.progress.frames == 0 => {
+                    return take_command(input, self.limits.command, self.limits.subscriptions);
+                }
                 Ok(Some(_)) => return self.begin_assembly(input),
                 Err(error) => break Some(error),
             };
@@ -209,7 +213,7 @@ impl Decoder {
                 return Ok(Decoded::Incomplete);
             };
             if header.is_command() {
-                return take_command(input, self.limits.command);
+                return take_command(input, self.limits.command, self.limits.subscriptions);
             }
             let size = assembly.progress.add(header, &self.limits)?;
             input.advance(header.length);
@@ -240,14 +244,14 @@ fn finish(frames: Vec<Frame>) -> Run {
 }
 
 /// Takes the command at the start of the input, if it is whole.
-pub(crate) fn take_command(input: &mut BytesMut, limit: usize) -> Result<Decoded, ProtocolError> {
+pub(crate) fn take_command(input: &mut BytesMut, limit: usize, subscriptions: bool) -> Result<Decoded, ProtocolError> {
     let Some(header) = Header::read(input)? else {
         return Ok(Decoded::Incomplete);
     };
     let header = match header.body {
-        0 => match flagless(input) {
+        0 if subscriptions => match flagless(input) {
             Flagless::No => header,
-            Flagless::Long(header) => header,
+            Flagless::Long(long) => long,
             Flagless::Incomplete => return Ok(Decoded::Incomplete),
         },
         _ => header,
@@ -304,7 +308,7 @@ mod tests {
     use crate::zmtp::command;
     use crate::zmtp::encoder::{Batch, CHAIN_FROM, Cursor};
 
-    const LIMITS: Limits = Limits { message: 1 << 20, frames: 8, command: COMMAND_MAXIMUM };
+    const LIMITS: Limits = Limits { message: 1 << 20, frames: 8, command: COMMAND_MAXIMUM, subscriptions: true };
 
     #[derive(Debug, Clone, PartialEq)]
     enum Item {
@@ -480,7 +484,7 @@ mod tests {
 
     #[test]
     fn an_allocation_runs_only_a_bounded_way_ahead_of_the_bytes() {
-        let limits = Limits { message: 1 << 40, frames: 1, command: COMMAND_MAXIMUM };
+        let limits = Limits { message: 1 << 40, frames: 1, command: COMMAND_MAXIMUM, subscriptions: true };
         let mut decoder = Decoder::new(limits);
         let mut input = BytesMut::from(&b"\x02\0\0\0\xff\0\0\0\0"[..]);
         assert!(matches!(decoder.decode(&mut input), Ok(Decoded::Incomplete)));
@@ -490,7 +494,7 @@ mod tests {
 
     #[test]
     fn a_limit_as_large_as_the_number_type_makes_no_sum_overflow() {
-        let limits = Limits { message: usize::MAX, frames: usize::MAX, command: COMMAND_MAXIMUM };
+        let limits = Limits { message: usize::MAX, frames: usize::MAX, command: COMMAND_MAXIMUM, subscriptions: true };
         for wire in [&b"\x02\xff\xff\xff\xff\xff\xff\xff\xff"[..], b"\x01\x01A\x02\xff\xff\xff\xff\xff\xff\xff\xf0"] {
             let (mut decoder, mut input, mut out) = (Decoder::new(limits), BytesMut::from(wire), Vec::new());
             assert_eq!(drain(&mut decoder, &mut input, &mut out), Ok(()));

@@ -43,6 +43,11 @@ impl SocketType {
         matches!(self, Self::Pull | Self::Sub | Self::XSub)
     }
 
+    /// Whether peers subscribe to what it sends.
+    pub(crate) fn publishes(self) -> bool {
+        matches!(self, Self::Pub | Self::XPub)
+    }
+
     /// Whether a connection between these two types makes sense.
     pub(crate) fn accepts(self, peer: Self) -> bool {
         match self {
