@@ -10,6 +10,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
+#[path = "examples/pubsub.rs"]
+mod pubsub;
 #[allow(dead_code)] // the example uses the rest
 #[path = "../examples/pipeline/text.rs"]
 mod text;
@@ -55,15 +57,29 @@ fn assert_exit(output: &Output, code: i32) {
 
 /// Reads a child's output up to the line that begins so, and gives the rest of that line.
 async fn line_after<R: AsyncRead + Unpin>(prefix: &str, stream: &mut Option<R>) -> String {
+    let [rest] = lines_after([prefix], stream).await;
+    rest
+}
+
+/// Reads a child's output up to lines that begin so, in this order, and gives the rests of those lines.
+async fn lines_after<R, const N: usize>(prefixes: [&str; N], stream: &mut Option<R>) -> [String; N]
+where
+    R: AsyncRead + Unpin,
+{
     let mut lines = BufReader::new(stream.take().unwrap()).lines();
-    while let Some(line) = within(prefix, lines.next_line()).await.unwrap() {
-        if let Some(rest) = line.strip_prefix(prefix) {
-            // Kept open: the child may have more to say.
-            *stream = Some(lines.into_inner().into_inner());
-            return rest.to_owned();
-        }
+    let mut rests = Vec::new();
+    for prefix in prefixes {
+        rests.push(loop {
+            match within(prefix, lines.next_line()).await.unwrap() {
+                Some(line) if line.starts_with(prefix) => break line[prefix.len()..].to_owned(),
+                Some(_) => {}
+                None => panic!("no line begins with {prefix:?}"),
+            }
+        });
     }
-    panic!("no line begins with {prefix:?}");
+    // Kept open: the child may have more to say.
+    *stream = Some(lines.into_inner().into_inner());
+    rests.try_into().unwrap()
 }
 
 /// Starts an example that listens, and waits until it says where.
@@ -71,6 +87,13 @@ async fn listening(name: &str, arguments: &[&str], announcement: &str) -> (Child
     let mut child = example(name, arguments).spawn().unwrap();
     let endpoint = line_after(announcement, &mut child.stderr).await;
     (child, endpoint)
+}
+
+/// Ctrl-C, and what the child says to that.
+async fn interrupt(what: &str, child: Child) -> Output {
+    let kill = Command::new("kill").args(["-INT", &child.id().unwrap().to_string()]).status();
+    assert!(within("kill", kill).await.unwrap().success());
+    end(what, child).await
 }
 
 // --- pipeline -------------------------------------------------------------------------------------------------------
@@ -271,16 +294,13 @@ async fn push_says_what_was_not_sent_when_nobody_comes() {
     assert!(err.ends_with("not sent: 'Hello'; 'World'\n"), "{err}");
 }
 
-#[cfg(unix)]
 #[tokio::test]
 async fn pull_ends_cleanly_on_ctrl_c() {
     let (mut pull, endpoint) = listening("pull", &["--bind", "tcp://127.0.0.1:*"], "Listening on ").await;
     assert_exit(&run("push", &["--connect", &endpoint, "Hello"]).await, 0);
     let rest = line_after("Received ", &mut pull.stdout).await;
     assert_eq!(rest, "'Hello'");
-    let kill = Command::new("kill").args(["-INT", &pull.id().unwrap().to_string()]).status();
-    assert!(within("kill", kill).await.unwrap().success());
-    assert_exit(&end("pull", pull).await, 0);
+    assert_exit(&interrupt("pull", pull).await, 0);
 }
 
 // --- local_thr and remote_thr ---------------------------------------------------------------------------------------
