@@ -48,6 +48,8 @@ pub(crate) mod endpoint;
 pub(crate) mod engine;
 pub(crate) mod error;
 pub(crate) mod message;
+#[cfg(feature = "metrics")]
+pub(crate) mod metrics;
 pub(crate) mod monitor;
 pub(crate) mod options;
 pub(crate) mod queue;
@@ -63,7 +65,7 @@ pub use error::{
     TrySendError, WaitError,
 };
 pub use message::{Frame, Message};
-pub use monitor::{DisconnectReason, Event, Monitor, Peer, PeerId};
+pub use monitor::{DisconnectReason, Event, Monitor, Peer, PeerId, PeerStats};
 pub use options::SlowSubscriber;
 pub use socket::proxy::{Flow, Proxy, ProxyCounters, ProxyHandle, ProxySocket, proxy};
 pub use socket::publish::{PubBuilder, PubSocket};
@@ -74,7 +76,7 @@ pub use socket::sending::{MessageSink, SendMessage};
 pub use socket::subscribe::{SubBuilder, SubSocket};
 pub use socket::xpublish::{XPubBuilder, XPubEvent, XPubSocket};
 pub use socket::xsubscribe::{XSubBuilder, XSubSocket};
-pub use stats::{Closed, PeerStats, Stats};
+pub use stats::{Closed, Stats};
 pub use transport::PeerAddress;
 pub use zmtp::greeting::Version;
 pub use zmtp::socket_type::SocketType;

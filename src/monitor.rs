@@ -11,6 +11,7 @@ use futures::Stream;
 
 use crate::endpoint::Endpoint;
 use crate::error::ProtocolError;
+use crate::stats::Closed;
 use crate::transport::PeerAddress;
 use crate::zmtp::greeting::Version;
 use crate::zmtp::socket_type::SocketType;
@@ -28,8 +29,9 @@ impl std::fmt::Display for PeerId {
     }
 }
 
-/// The connection that an [`Event`] is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The connection that an [`Event`] is about. Two are equal if they are the same connection of a socket, whatever was known
+/// of it at the time.
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Peer {
     /// Its number in this socket.
@@ -38,6 +40,40 @@ pub struct Peer {
     pub endpoint: Endpoint,
     /// Who is at the other end.
     pub address: PeerAddress,
+    /// What kind of socket it is, once the handshake is finished.
+    pub socket_type: Option<SocketType>,
+}
+
+impl PartialEq for Peer {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id && self.endpoint == other.endpoint && self.address == other.address
+    }
+}
+
+impl Eq for Peer {}
+
+/// A connected peer and its numbers at one moment; totals count from the beginning of the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerStats {
+    /// The connection.
+    pub peer: Arc<Peer>,
+    /// What kind of socket the peer is.
+    pub socket_type: SocketType,
+    /// The version that is spoken.
+    pub version: Version,
+    /// Messages handed to the kernel whole.
+    pub messages_sent: u64,
+    /// Messages that came from it whole.
+    pub messages_received: u64,
+    /// Messages for it that were dropped because it was too slow.
+    pub messages_dropped: u64,
+    /// Messages on their way to it that the kernel has not taken whole.
+    pub queued_messages: usize,
+    /// Their bodies, in bytes.
+    pub queued_bytes: usize,
+    /// How many prefixes it has subscribed to.
+    pub subscriptions: usize,
 }
 
 /// Why a connection ended.
@@ -84,6 +120,13 @@ pub enum Event {
     Detached {
         /// Where.
         endpoint: Endpoint,
+    },
+    /// Listening failed; whoever called `bind` knows as well.
+    BindFailed {
+        /// Where.
+        endpoint: Endpoint,
+        /// Why.
+        cause: String,
     },
     /// Accepting a connection failed; it is tried again after `delay`.
     AcceptFailed {
@@ -142,6 +185,16 @@ pub enum Event {
         /// How many messages for this peer alone were dropped because they had not left.
         dropped: usize,
     },
+    /// A peer has not taken any bytes for a second, though there are some for it.
+    Congested {
+        /// The connection.
+        peer: Peer,
+    },
+    /// A congested peer takes bytes again.
+    Relieved {
+        /// The connection.
+        peer: Peer,
+    },
     /// A subscriber is too slow: messages for it are dropped from now on.
     LosingBegan {
         /// The subscriber.
@@ -154,6 +207,8 @@ pub enum Event {
         /// How many messages were dropped since it began.
         dropped: u64,
     },
+    /// The socket is closed; the last event.
+    Closed(Closed),
     /// The reader was too slow: so many events before this one are gone.
     Missed(u64),
 }
@@ -223,9 +278,15 @@ impl Reporter {
         Monitor(ring)
     }
 
+    /// Whether anybody reads.
+    #[inline]
+    pub(crate) fn has_readers(&self) -> bool {
+        self.readers.load(Ordering::Relaxed) > 0
+    }
+
     /// Reports an event, which is only made if somebody reads.
     pub(crate) fn report(&self, event: impl FnOnce() -> Event) {
-        if self.readers.load(Ordering::Relaxed) == 0 {
+        if !self.has_readers() {
             return;
         }
         let event = event();

@@ -160,10 +160,11 @@ impl Options {
         }
     }
 
-    /// How many commands a peer may send at once, before the rate counts: all of its subscriptions, and their
+    /// How many commands a peer may send at once, before the rate counts: a publisher's all of its subscriptions and their
     /// cancellations.
-    pub(crate) fn command_burst(&self) -> usize {
-        self.max_commands_per_second.saturating_add(self.max_subscriptions.saturating_mul(2))
+    pub(crate) fn command_burst(&self, publishes: bool) -> usize {
+        let subscriptions = if publishes { self.max_subscriptions.saturating_mul(2) } else { 0 };
+        self.max_commands_per_second.saturating_add(subscriptions)
     }
 
     /// How long a peer may take to answer a PING.
@@ -264,8 +265,8 @@ macro_rules! common_options {
 
         /// How many commands each peer may send per second: PING, SUBSCRIBE, CANCEL and unknown ones. Default: 10,000.
         ///
-        /// As many may come at once as there may be subscriptions, twice, and those of a second; a peer that goes on beyond
-        /// that loses its connection.
+        /// Those of a second may come at once, and at a publisher twice as many as a peer may have subscriptions; a peer that
+        /// goes on beyond that loses its connection.
         pub fn max_commands_per_second(mut self, commands: usize) -> Self {
             self.options.max_commands_per_second = commands;
             self

@@ -1,11 +1,6 @@
 //! Numbers: running totals of a socket, and what became of its messages when it was closed.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-use crate::monitor::Peer;
-use crate::zmtp::greeting::Version;
-use crate::zmtp::socket_type::SocketType;
 
 /// What close has done with the messages that were left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,30 +46,6 @@ pub struct Stats {
     pub inbound_messages: usize,
     /// Their bodies, in bytes.
     pub inbound_bytes: usize,
-}
-
-/// A connected peer and its numbers at one moment; totals count from the beginning of the connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PeerStats {
-    /// The connection.
-    pub peer: Arc<Peer>,
-    /// What kind of socket the peer is.
-    pub socket_type: SocketType,
-    /// The version that is spoken.
-    pub version: Version,
-    /// Messages handed to the kernel whole.
-    pub messages_sent: u64,
-    /// Messages that came from it whole.
-    pub messages_received: u64,
-    /// Messages for it that were dropped because it was too slow.
-    pub messages_dropped: u64,
-    /// Messages on their way to it that the kernel has not taken whole.
-    pub queued_messages: usize,
-    /// Their bodies, in bytes.
-    pub queued_bytes: usize,
-    /// How many prefixes it has subscribed to.
-    pub subscriptions: usize,
 }
 
 /// The running totals, written by the I/O task once per batch.

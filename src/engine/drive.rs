@@ -12,8 +12,8 @@ use crate::engine::pattern::{Pattern, Reach};
 use crate::engine::shared::Shared;
 use crate::engine::state::Engine;
 use crate::engine::task;
+use crate::monitor::PeerStats;
 use crate::queue::lock;
-use crate::stats::PeerStats;
 
 /// What handles do with an engine.
 pub(crate) trait Drive: Debug + Send + Sync {
@@ -26,6 +26,9 @@ pub(crate) trait Drive: Debug + Send + Sync {
 
     /// The numbers of all peers that have finished the handshake.
     fn peers(&self) -> Vec<PeerStats>;
+
+    /// Calls `then` with these numbers while the engine does nothing.
+    fn rest(&self, then: &mut dyn FnMut(Vec<PeerStats>));
 }
 
 /// Lets a handle do something with the pattern itself, once all that was sent before has been routed, unless that has to
@@ -64,5 +67,10 @@ impl<P: Pattern> Drive for Mutex<Engine<P>> {
 
     fn peers(&self) -> Vec<PeerStats> {
         lock(self).peer_stats()
+    }
+
+    fn rest(&self, then: &mut dyn FnMut(Vec<PeerStats>)) {
+        let mut engine = lock(self);
+        then(engine.peer_stats());
     }
 }

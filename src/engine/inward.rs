@@ -1,13 +1,14 @@
 //! Inward: the steps that read peers and admit their messages to the inbound queue.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::Poll;
 
 use crate::engine::pattern::{Incoming, Pattern, Reach};
 use crate::engine::peer::Peer;
 use crate::engine::state::Engine;
 use crate::error::ProtocolError;
-use crate::monitor::{DisconnectReason, Event};
+use crate::monitor::{self, DisconnectReason, Event};
 use crate::options::HighWaterMark;
 use crate::zmtp::connection;
 use crate::zmtp::greeting::Version;
@@ -165,7 +166,10 @@ impl<P: Pattern> Engine<P> {
             let event = peer.connection.receive(&mut peer.input);
             if matches!(&event, Ok(event) if event.is_command()) {
                 let options = &self.shared.options;
-                if !peer.commands.spend(options.command_burst(), options.max_commands_per_second) {
+                if !peer
+                    .commands
+                    .spend(options.command_burst(P::SOCKET_TYPE.publishes()), options.max_commands_per_second)
+                {
                     return Err(ProtocolError::CommandFlood);
                 }
             }
@@ -215,6 +219,7 @@ impl<P: Pattern> Engine<P> {
             self.sources.leave(source);
         }
         peer.kind = Some((socket_type, version));
+        peer.about = Arc::new(monitor::Peer { socket_type: Some(socket_type), ..peer.about.as_ref().clone() });
         let about = &peer.about;
         tracing::debug!(peer = about.id.0, endpoint = %about.endpoint, %socket_type, "handshake succeeded");
         self.shared.reporter.report(|| Event::HandshakeSucceeded {

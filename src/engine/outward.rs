@@ -88,8 +88,9 @@ impl<P: Pattern> Engine<P> {
         };
         peer.in_writable = false;
         let mut written = Written::default();
-        let had_room = peer.has_room();
+        let (had_room, before) = (peer.has_room(), peer.out.pending());
         let result = peer.write(&mut written);
+        let progress = peer.out.pending() < before;
         let has_room = peer.has_room();
         if written.messages > 0 {
             peer.counts.sent += written.messages as u64;
@@ -97,6 +98,7 @@ impl<P: Pattern> Engine<P> {
             self.pattern.written(slot, peer, &self.shared);
         }
         self.count(written);
+        self.note_congestion(slot, progress);
         if has_room != had_room && self.peers.get_mut(slot).is_some_and(|peer| peer.connection.is_ready()) {
             if has_room { self.pattern.writable(slot) } else { self.pattern.full(slot) }
         }

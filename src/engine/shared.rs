@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::endpoint::Endpoint;
-use crate::monitor::Reporter;
+use crate::monitor::{Event, Reporter};
 use crate::options::Options;
 use crate::queue::inbound::Inbound;
 use crate::queue::lock;
@@ -257,6 +257,9 @@ impl Shared {
             let open = matches!(presence, Presence::Open { .. });
             if open {
                 *presence = end;
+                if let Presence::Closed(closed) = end {
+                    self.reporter.report(|| Event::Closed(closed));
+                }
             }
             open
         });

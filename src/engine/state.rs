@@ -12,8 +12,7 @@ use crate::engine::peers::Peers;
 use crate::engine::shared::{Attachment, Shared};
 use crate::engine::slabs::Slabs;
 use crate::engine::vigil::Duties;
-use crate::monitor::{self, PeerId};
-use crate::stats::PeerStats;
+use crate::monitor::{self, PeerId, PeerStats};
 use crate::zmtp::run::Run;
 
 /// A socket that has been told to close.

@@ -108,6 +108,7 @@ impl<P: Pattern> Engine<P> {
             id: PeerId(self.next_peer),
             endpoint: arrival.endpoint,
             address: arrival.connected.address,
+            socket_type: None,
         });
         self.next_peer += 1;
         let connection = Connection::new(connection::Config {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::engine::pattern::Pattern;
 use crate::engine::peer::Peer;
 use crate::engine::state::Engine;
-use crate::monitor::{DisconnectReason, PeerId};
+use crate::monitor::{DisconnectReason, Event, PeerId};
 
 /// A peer that has been sent so many messages, or bytes of them, since the last PING that it has answered may be busy with
 /// them: its queue may be full, and then it need not read the PING behind them.
@@ -22,6 +22,9 @@ const MUCH_BYTES: usize = 64 * 1024;
 /// While we do not read a peer, because there is no room for its messages, it is told so often that we live: its PINGs are
 /// behind what we do not read.
 const LIFE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A peer that takes no bytes for so long is congested.
+const CONGESTED_AFTER: Duration = Duration::from_secs(1);
 
 /// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +37,8 @@ pub(super) enum Duty {
     TimeToLive,
     /// We show that we live.
     Life,
+    /// We look whether the peer has taken anything.
+    Congestion,
 }
 
 /// What is due for which peer, and when.
@@ -72,6 +77,12 @@ pub(crate) struct Vigil {
     shows_life: bool,
     /// There is no room for its messages, so it is not read.
     is_paused: bool,
+    /// When it last took no more bytes; only known while somebody reads the monitor.
+    blocked_since: Option<Instant>,
+    /// It is looked after.
+    watches_congestion: bool,
+    /// It has been reported that it takes nothing.
+    is_congested: bool,
 }
 
 #[derive(Debug)]
@@ -146,6 +157,25 @@ impl<P: Pattern> Engine<P> {
         }
     }
 
+    /// A peer has been written to: it may have taken bytes, or take no more.
+    pub(super) fn note_congestion(&mut self, slot: usize, progress: bool) {
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
+        if progress && std::mem::take(&mut peer.vigil.is_congested) {
+            self.shared.reporter.report(|| Event::Relieved { peer: peer.about.as_ref().clone() });
+        }
+        if !peer.is_blocked() {
+            peer.vigil.blocked_since = None;
+        } else if self.shared.reporter.has_readers() && (progress || peer.vigil.blocked_since.is_none()) {
+            let now = Instant::now();
+            peer.vigil.blocked_since = Some(now);
+            if !std::mem::replace(&mut peer.vigil.watches_congestion, true) {
+                self.duties.add(now.checked_add(CONGESTED_AFTER), slot, peer.about.id, Duty::Congestion);
+            }
+        }
+    }
+
     /// Does what is due.
     pub(super) fn do_duties(&mut self, now: Instant) {
         while let Some(Reverse((at, slot, id, duty))) = self.duties.0.peek().copied() {
@@ -204,6 +234,17 @@ impl<P: Pattern> Engine<P> {
                 Duty::Life => {
                     peer.vigil.shows_life = false;
                     None
+                }
+                Duty::Congestion => {
+                    let due = peer.vigil.blocked_since.and_then(|since| since.checked_add(CONGESTED_AFTER));
+                    if due.is_some_and(|due| due <= now) {
+                        peer.vigil.is_congested = true;
+                        tracing::debug!(peer = id.0, endpoint = %peer.about.endpoint, "the peer takes nothing");
+                        self.shared.reporter.report(|| Event::Congested { peer: peer.about.as_ref().clone() });
+                    }
+                    let next = due.filter(|due| *due > now);
+                    peer.vigil.watches_congestion = next.is_some();
+                    next
                 }
             };
             self.duties.add(next, slot, id, duty);

@@ -353,7 +353,7 @@ mod tests {
     fn peer() -> Arc<Peer> {
         let endpoint: crate::Endpoint = "ipc://x".parse().unwrap();
         let address = crate::PeerAddress::Tcp(([127, 0, 0, 1], 1).into());
-        Arc::new(Peer { id: crate::PeerId(1), endpoint, address })
+        Arc::new(Peer { id: crate::PeerId(1), endpoint, address, socket_type: None })
     }
 
     fn offer(queue: &Inbound, lane: usize, waiting: &mut VecDeque<Run>, share: HighWaterMark) -> bool {

@@ -22,13 +22,13 @@ use crate::engine::state::Engine;
 use crate::engine::task;
 use crate::error::{BindError, CloseError, ConnectError, DetachError, RecvError, SendError, TryRecvError, WaitError};
 use crate::message::Message;
-use crate::monitor::{Event, Monitor, Peer};
+use crate::monitor::{Event, Monitor, Peer, PeerStats};
 use crate::options::Options;
 use crate::queue::lock;
 use crate::queue::outbound::Refused;
 use crate::queue::waiters::Ticket;
 use crate::socket::subscriptions::Subscriptions;
-use crate::stats::{Closed, PeerStats, Stats};
+use crate::stats::{Closed, Stats};
 use crate::transport::Listener;
 
 /// Calls of engines that are closer together than this are load and not a conversation.
@@ -98,7 +98,15 @@ impl Core {
         if self.is_closed() {
             return Err(BindError::Closed);
         }
-        let (listener, resolved) = Listener::bind(&requested, &self.shared.options).await?;
+        let (listener, resolved) = match Listener::bind(&requested, &self.shared.options).await {
+            Ok(bound) => bound,
+            Err(error) => {
+                let (endpoint, cause) = (requested, error.to_string());
+                tracing::debug!(%endpoint, %cause, "cannot listen");
+                self.shared.reporter.report(|| Event::BindFailed { endpoint, cause });
+                return Err(error);
+            }
+        };
         let id = self.shared.next_attachment();
         let attachment = || Attachment {
             id,
@@ -265,6 +273,16 @@ impl Core {
             inbound_messages,
             inbound_bytes,
         }
+    }
+
+    pub(crate) fn watch(&self) -> (Vec<PeerStats>, Monitor) {
+        let (mut peers, mut monitor) = (Vec::new(), None);
+        // Both while the engine rests: nothing that concerns a peer happens in between.
+        self.engine.rest(&mut |stats| {
+            peers = stats;
+            monitor = Some(self.monitor());
+        });
+        (peers, monitor.unwrap_or_else(|| self.monitor()))
     }
 
     pub(crate) fn peers(&self) -> Vec<PeerStats> {
@@ -633,8 +651,14 @@ macro_rules! common_methods {
             self.core.monitor()
         }
 
+        /// The peers that are connected, and a stream of what happens from then on, with no gap in between: an event of a
+        /// peer that is not in the list follows the event of its connection.
+        pub fn watch(&self) -> (Vec<$crate::monitor::PeerStats>, $crate::monitor::Monitor) {
+            self.core.watch()
+        }
+
         /// The peers that are connected and have finished the handshake, each with its numbers at this moment.
-        pub fn peers(&self) -> Vec<$crate::stats::PeerStats> {
+        pub fn peers(&self) -> Vec<$crate::monitor::PeerStats> {
             self.core.peers()
         }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use sinew::{DisconnectReason, Event, ProtocolError, PushSocket, SocketType, Version};
 
-use crate::common::raw::{READY_PUSH, RawListener, greeting};
+use crate::common::raw::{READY_PULL, READY_PUSH, Raw, RawListener, greeting};
 use crate::common::*;
 
 crate::behaviours! {
@@ -17,6 +17,11 @@ crate::behaviours! {
     a_corrected_server_is_found_after_a_mismatch,
     every_monitor_sees_every_event,
     a_monitor_ends_with_its_socket,
+    a_peer_that_takes_nothing_is_congested_until_it_does,
+    a_snapshot_and_what_follows_have_no_gap,
+    a_bind_that_fails_is_an_event,
+    connections_beyond_the_limit_are_refused,
+    a_flood_of_commands_costs_the_connection,
 }
 
 async fn a_bound_socket_tells_a_connection_s_life(place: Place) {
@@ -41,7 +46,8 @@ async fn a_bound_socket_tells_a_connection_s_life(place: Place) {
     assert_eq!(gone, peer);
     within(pull.unbind(&endpoint)).await.unwrap();
     assert_eq!(next_event(&mut monitor).await, Event::Detached { endpoint });
-    within(pull.close()).await.unwrap();
+    let closed = within(pull.close()).await.unwrap();
+    assert_eq!(next_event(&mut monitor).await, Event::Closed(closed));
     assert_eq!(within(monitor.next()).await, None);
 }
 
@@ -184,4 +190,88 @@ async fn a_monitor_ends_with_its_socket(place: Place) {
     for mut monitor in monitors {
         within(async { while monitor.next().await.is_some() {} }).await;
     }
+}
+
+async fn a_peer_that_takes_nothing_is_congested_until_it_does(place: Place) {
+    let push = push_builder().send_high_water_mark(100).build().unwrap();
+    let mut monitor = push.monitor();
+    let endpoint = within(push.bind(place.wildcard())).await.unwrap();
+    let mut peer = Raw::peer(&endpoint, READY_PULL).await;
+    while push.try_send(vec![7; 100_000]).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let congested = wait_for(&mut monitor, |event| match event {
+        Event::Congested { peer } => Some(peer),
+        _ => None,
+    });
+    let congested = congested.await;
+    assert_eq!(congested.socket_type, Some(SocketType::Pull));
+    for _ in 0..50 {
+        peer.message().await.unwrap();
+    }
+    let relieved = wait_for(&mut monitor, |event| match event {
+        Event::Relieved { peer } => Some(peer),
+        _ => None,
+    });
+    assert_eq!(relieved.await, congested);
+}
+
+async fn a_snapshot_and_what_follows_have_no_gap(place: Place) {
+    let pull = new_pull();
+    let endpoint = within(pull.bind(place.wildcard())).await.unwrap();
+    let connecting: Vec<_> = (0..40).map(|_| new_push()).collect();
+    for push in &connecting[..20] {
+        push.connect(&endpoint).unwrap();
+    }
+    within(pull.wait_connected(5)).await.unwrap();
+    for push in &connecting[20..] {
+        push.connect(&endpoint).unwrap();
+    }
+    let (peers, mut monitor) = pull.watch();
+    let mut known: std::collections::HashSet<_> = peers.iter().map(|stats| stats.peer.id).collect();
+    assert!(known.len() >= 5);
+    while known.len() < 40 {
+        if let Event::HandshakeSucceeded { peer, .. } = next_event(&mut monitor).await {
+            assert!(known.insert(peer.id), "a peer came twice");
+        }
+    }
+    assert_eq!(pull.peers().len(), 40);
+}
+
+async fn a_bind_that_fails_is_an_event(place: Place) {
+    let (first, second) = (new_pull(), new_pull());
+    let endpoint = within(first.bind(place.wildcard())).await.unwrap();
+    let mut monitor = second.monitor();
+    within(second.bind(&endpoint)).await.unwrap_err();
+    assert!(matches!(next_event(&mut monitor).await, Event::BindFailed { endpoint: failed, .. } if failed == endpoint));
+}
+
+async fn connections_beyond_the_limit_are_refused(place: Place) {
+    let pull = pull_builder().max_connections(2).build().unwrap();
+    let mut monitor = pull.monitor();
+    let endpoint = within(pull.bind(place.wildcard())).await.unwrap();
+    let mut good = Vec::new();
+    for _ in 0..2 {
+        good.push(Raw::peer(&endpoint, READY_PUSH).await);
+    }
+    Raw::dial(&endpoint).await.end().await;
+    wait_for(&mut monitor, |event| matches!(event, Event::Refused { .. }).then_some(())).await;
+    good.pop();
+    wait_disconnected(&mut monitor).await;
+    good.push(Raw::peer(&endpoint, READY_PUSH).await);
+    assert_eq!(within(pull.wait_connected(2)).await, Ok(()));
+}
+
+async fn a_flood_of_commands_costs_the_connection(place: Place) {
+    let pull = pull_builder().max_commands_per_second(10).build().unwrap();
+    let mut monitor = pull.monitor();
+    let endpoint = within(pull.bind(place.wildcard())).await.unwrap();
+    let mut peer = Raw::peer(&endpoint, READY_PUSH).await;
+    // It may be gone before everything has been sent.
+    let _ = peer.try_send(&b"\x04\x04\x03FOO".repeat(100)).await;
+    let reason = wait_for(&mut monitor, |event| match event {
+        Event::Disconnected { reason, .. } => Some(reason),
+        _ => None,
+    });
+    assert_eq!(reason.await, DisconnectReason::Protocol(ProtocolError::CommandFlood));
 }
