@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
 use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
@@ -123,7 +124,7 @@ impl Peer {
             kind: None,
             counts: PeerCounts::default(),
             vigil: Vigil::default(),
-            commands: Allowance::default(),
+            commands: Allowance::new(Instant::now()),
         }
     }
 

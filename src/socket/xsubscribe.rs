@@ -1,8 +1,11 @@
 //! XSUB: a SUB whose application sends the subscriptions as messages, for proxies (RFC 29).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use crate::engine::drive::consult;
 use crate::engine::pattern::{Incoming, Pattern, Reach, Unsent};
+use crate::engine::shared::Shared;
+use crate::engine::state::Engine;
 use crate::error::{BuildError, ProtocolError};
 use crate::options::{Options, common_options};
 use crate::socket::handle::{Core, common_methods};
@@ -156,6 +159,7 @@ impl XSubBuilder {
 #[derive(Debug, Clone)]
 pub struct XSubSocket {
     core: Arc<Core>,
+    engine: Arc<Mutex<Engine<XSub>>>,
     subscriptions: Arc<Subscriptions>,
 }
 
@@ -174,7 +178,9 @@ impl XSubSocket {
     fn with(options: Options) -> Self {
         let subscriptions = Arc::new(Subscriptions::verbose(options.verbose_unsubscribe));
         let pattern = XSub { subscriptions: subscriptions.clone(), publishers: Publishers::default() };
-        Self { core: Arc::new(Core::with_pattern(options, pattern)), subscriptions }
+        let shared = Arc::new(Shared::new(options));
+        let engine = Arc::new(Mutex::new(Engine::new(shared.clone(), pattern)));
+        Self { core: Arc::new(Core::new(shared, engine.clone())), engine, subscriptions }
     }
 
     /// Sets options first.
@@ -184,15 +190,18 @@ impl XSubSocket {
 
     common_methods!();
 
-    /// Subscribes without waiting for a place in the outbound queue. Counted, together with what is sent as messages.
+    /// Subscribes without waiting for a place in the outbound queue, but after what was sent before. Counted, together with
+    /// what is sent as messages.
     pub fn subscribe(&self, prefix: impl AsRef<[u8]>) {
+        consult(&self.engine, |_, _| ());
         if self.subscriptions.subscribe(prefix.as_ref()) {
             self.core.shared().signal.wake();
         }
     }
 
-    /// Takes one subscription back.
+    /// Takes one subscription back, after what was sent before.
     pub fn unsubscribe(&self, prefix: impl AsRef<[u8]>) {
+        consult(&self.engine, |_, _| ());
         if self.subscriptions.unsubscribe(prefix.as_ref()) {
             self.core.shared().signal.wake();
         }
