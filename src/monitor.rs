@@ -90,7 +90,9 @@ pub enum DisconnectReason {
     Local,
     /// Nothing came from the peer for longer than a heartbeat's timeout, or than its own time to live.
     Silent,
-    /// The subscriber did not keep up, and the publisher was told to disconnect those that do not.
+    /// The peer did not take what it was sent: a subscriber of a publisher that disconnects those
+    /// ([`SlowSubscriber::Disconnect`](crate::SlowSubscriber::Disconnect)), or a publisher that left 64 MiB of subscriptions
+    /// unread.
     TooSlow,
 }
 
@@ -102,7 +104,7 @@ impl std::fmt::Display for DisconnectReason {
             Self::Io(kind) => kind.fmt(f),
             Self::Local => f.write_str("closed by this socket"),
             Self::Silent => f.write_str("nothing came from the peer for too long"),
-            Self::TooSlow => f.write_str("the subscriber was too slow"),
+            Self::TooSlow => f.write_str("the peer was too slow"),
         }
     }
 }

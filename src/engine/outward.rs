@@ -36,11 +36,16 @@ impl<P: Pattern> Engine<P> {
             if let Some(spare) = spare {
                 self.shared.outbound.recycle(spare);
             }
-            while let Some(slot) = self.pattern.dismissed() {
-                self.end(slot, DisconnectReason::TooSlow);
-            }
+            self.dismiss();
         }
         senders_waited
+    }
+
+    /// Ends the connections that the pattern no longer wants.
+    pub(super) fn dismiss(&mut self) {
+        while let Some(slot) = self.pattern.dismissed() {
+            self.end(slot, DisconnectReason::TooSlow);
+        }
     }
 
     /// Writes to those peers that would go beyond their marks by so much more: nothing is to be dropped for a peer that takes

@@ -41,7 +41,7 @@ impl<P: Pattern> Engine<P> {
     /// One turn of the I/O task; `true` if there is more to do at once.
     fn turn(&mut self) -> bool {
         self.obey();
-        self.pattern.obey(Reach { peers: &mut self.peers, shared: &self.shared });
+        self.obey_handles();
         let more_to_read = self.read();
         self.admit();
         let senders_wait = self.route();
@@ -54,7 +54,7 @@ impl<P: Pattern> Engine<P> {
     ///
     /// `sending`: the user will send again at once if there is room, so small batches are not yet written.
     pub(crate) fn turn_for_user(&mut self, sending: bool) {
-        self.pattern.obey(Reach { peers: &mut self.peers, shared: &self.shared });
+        self.obey_handles();
         let more_to_read = self.read();
         self.admit();
         let senders_wait = self.route() || sending;
@@ -66,7 +66,7 @@ impl<P: Pattern> Engine<P> {
 
     /// Routes what is queued, on behalf of a user who wants to do something after it.
     pub(super) fn route_for_user(&mut self) {
-        self.pattern.obey(Reach { peers: &mut self.peers, shared: &self.shared });
+        self.obey_handles();
         // What others send meanwhile need not be waited for.
         let (mut left, _) = self.shared.outbound.depth();
         while left > 0 && self.pattern.has_room() {
@@ -80,6 +80,12 @@ impl<P: Pattern> Engine<P> {
         if !self.sleep() {
             self.shared.signal.wake();
         }
+    }
+
+    /// Does what handles have asked of the pattern.
+    fn obey_handles(&mut self) {
+        self.pattern.obey(Reach { peers: &mut self.peers, shared: &self.shared });
+        self.dismiss();
     }
 
     fn obey(&mut self) {

@@ -66,6 +66,10 @@ impl Pattern for Sub {
         Ok(())
     }
 
+    fn dismissed(&mut self) -> Option<usize> {
+        self.publishers.dismissed()
+    }
+
     fn obey(&mut self, mut reach: Reach<'_>) {
         self.publishers.tell_news(&self.subscriptions, &mut reach);
     }

@@ -159,10 +159,16 @@ fn encode(request: &Request, is_current: bool, batch: &mut Batch) {
     }
 }
 
+/// A publisher that leaves so many bytes of requests unread is given up: when it is connected again it is told what holds
+/// then, which is less.
+const BACKLOG_MAXIMUM: usize = 64 * 1024 * 1024;
+
 /// The publishers that are connected: the engine's side.
 #[derive(Debug, Default)]
 pub(crate) struct Publishers {
     slots: Vec<usize>,
+    /// Those that do not read what they are told.
+    dismissed: Vec<usize>,
 }
 
 impl Publishers {
@@ -179,20 +185,32 @@ impl Publishers {
 
     pub(crate) fn leave(&mut self, slot: usize, subscriptions: &Subscriptions) {
         self.slots.retain(|other| *other != slot);
+        self.dismissed.retain(|other| *other != slot);
         if self.slots.is_empty() {
             subscriptions.rest();
         }
     }
 
     /// Tells all of them what has changed.
-    pub(crate) fn tell_news(&self, subscriptions: &Subscriptions, reach: &mut Reach<'_>) {
+    pub(crate) fn tell_news(&mut self, subscriptions: &Subscriptions, reach: &mut Reach<'_>) {
         let news = subscriptions.take_news();
         if news.is_empty() {
             return;
         }
         for slot in &self.slots {
-            reach.peers.give(*slot, |peer, _| tell(peer, news.iter().cloned()));
+            let pending = reach.peers.give(*slot, |peer, _| {
+                tell(peer, news.iter().cloned());
+                peer.out.pending()
+            });
+            if pending.is_some_and(|pending| pending > BACKLOG_MAXIMUM) && !self.dismissed.contains(slot) {
+                self.dismissed.push(*slot);
+            }
         }
+    }
+
+    /// A publisher that does not read what it is told.
+    pub(crate) fn dismissed(&mut self) -> Option<usize> {
+        self.dismissed.pop()
     }
 }
 

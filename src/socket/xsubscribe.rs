@@ -97,6 +97,10 @@ impl Pattern for XSub {
         Ok(())
     }
 
+    fn dismissed(&mut self) -> Option<usize> {
+        self.publishers.dismissed()
+    }
+
     fn obey(&mut self, mut reach: Reach<'_>) {
         self.publishers.tell_news(&self.subscriptions, &mut reach);
     }
