@@ -24,6 +24,9 @@ pub(crate) trait Drive: Debug + Send + Sync {
     /// The I/O task.
     fn run(self: Arc<Self>, shared: Arc<Shared>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
+    /// Whether a second `connect` to the same endpoint makes no second connection: a subscriber would get everything twice.
+    fn connects_once(&self) -> bool;
+
     /// The numbers of all peers that have finished the handshake.
     fn peers(&self) -> Vec<PeerStats>;
 
@@ -63,6 +66,10 @@ impl<P: Pattern> Drive for Mutex<Engine<P>> {
 
     fn run(self: Arc<Self>, shared: Arc<Shared>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(task::run(self, shared))
+    }
+
+    fn connects_once(&self) -> bool {
+        P::SOCKET_TYPE.connects_once()
     }
 
     fn peers(&self) -> Vec<PeerStats> {

@@ -225,6 +225,18 @@ impl Shared {
         lock(&self.attachments).as_mut().map(|attachments| attachments.push(start()))
     }
 
+    /// The same, unless there is one to this endpoint already.
+    pub(crate) fn attach_once(&self, endpoint: &Endpoint, start: impl FnOnce() -> Attachment) -> Option<()> {
+        let mut attachments = lock(&self.attachments);
+        let attachments = attachments.as_mut()?;
+        let same =
+            |attachment: &Attachment| attachment.kind == AttachmentKind::Connected && attachment.requested == *endpoint;
+        if !attachments.iter().any(same) {
+            attachments.push(start());
+        }
+        Some(())
+    }
+
     /// Removes the attachments of this kind and endpoint; `None` if the socket is closed.
     pub(crate) fn detach(&self, kind: AttachmentKind, endpoint: &Endpoint) -> Option<Vec<Attachment>> {
         let mut attachments = lock(&self.attachments);

@@ -131,9 +131,13 @@ impl Core {
             kind: AttachmentKind::Connected,
             requested: endpoint.clone(),
             resolved: endpoint.clone(),
-            task: runtime.spawn(dial(self.shared.clone(), endpoint, id)),
+            task: runtime.spawn(dial(self.shared.clone(), endpoint.clone(), id)),
         };
-        self.shared.attach(attachment).ok_or(ConnectError::Closed)?;
+        let attached = match self.engine.connects_once() {
+            true => self.shared.attach_once(&endpoint, attachment),
+            false => self.shared.attach(attachment),
+        };
+        attached.ok_or(ConnectError::Closed)?;
         self.start(&runtime);
         Ok(())
     }
@@ -581,6 +585,9 @@ macro_rules! common_methods {
 
         /// Connects to an endpoint, in the background and for as long as the socket is open: whoever is to be reached
         /// there need not be up yet, and may come and go. Names are resolved anew at every attempt.
+        ///
+        /// A second call with the same endpoint makes a second connection with PUSH and PULL. With publishers and subscribers
+        /// it changes nothing: everything would come twice.
         ///
         /// # Errors
         ///

@@ -43,6 +43,11 @@ impl SocketType {
         matches!(self, Self::Pull | Self::Sub | Self::XSub)
     }
 
+    /// Whether a second connection to the same peer would only double what the first one carries.
+    pub(crate) fn connects_once(self) -> bool {
+        !matches!(self, Self::Push | Self::Pull)
+    }
+
     /// Whether peers subscribe to what it sends.
     pub(crate) fn publishes(self) -> bool {
         matches!(self, Self::Pub | Self::XPub)
