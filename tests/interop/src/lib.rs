@@ -1,9 +1,12 @@
 //! What the interop tests share: both libraries' sockets under one face, and time limits for everything.
 
 mod libzmq;
+mod pair;
 mod process;
+mod publisher;
 mod puller;
 mod pusher;
+mod subscriber;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -14,9 +17,12 @@ use sinew::{Event, Monitor};
 use tempfile::TempDir;
 
 pub use libzmq::{Libzmq, Socket};
+pub use pair::{Pair, on_every_pair};
 pub use process::Process;
+pub use publisher::Publisher;
 pub use puller::Puller;
 pub use pusher::Pusher;
+pub use subscriber::{Subscriber, Subscribing};
 
 /// How long anything may take that has to happen: generous, for a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(20);
@@ -53,6 +59,15 @@ pub enum End {
     Pull,
 }
 
+/// Which of the two types of socket at one end of publish and subscribe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// PUB or SUB.
+    Plain,
+    /// XPUB or XSUB.
+    Extended,
+}
+
 /// What an end does with an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -67,6 +82,15 @@ impl Role {
     #[must_use]
     pub fn of(end: End, binder: End) -> Self {
         if end == binder { Self::Binds } else { Self::Connects }
+    }
+
+    /// What the other end does then.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Binds => Self::Connects,
+            Self::Connects => Self::Binds,
+        }
     }
 }
 
@@ -114,6 +138,25 @@ pub async fn meet(pusher: &mut Pusher, puller: &mut Puller, binder: End, place: 
         End::Pull => {
             let endpoint = puller.attach(Role::Binds, &place.endpoint()).await;
             pusher.attach(Role::Connects, &endpoint).await
+        }
+    }
+}
+
+/// The same for a publisher and a subscriber.
+pub async fn join(
+    publisher: &mut Publisher,
+    subscriber: &mut Subscriber,
+    publisher_role: Role,
+    place: &Place,
+) -> String {
+    match publisher_role {
+        Role::Binds => {
+            let endpoint = publisher.attach(Role::Binds, &place.endpoint()).await;
+            subscriber.attach(Role::Connects, &endpoint).await
+        }
+        Role::Connects => {
+            let endpoint = subscriber.attach(Role::Binds, &place.endpoint()).await;
+            publisher.attach(Role::Connects, &endpoint).await
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::time::Duration;
 
 use tokio::task::block_in_place;
-use zmq::{PAIR, POLLOUT, SocketEvent, SocketType};
+use zmq::{PAIR, POLLIN, POLLOUT, SocketEvent, SocketType};
 
 use crate::{Frames, LIMIT, Role};
 
@@ -50,7 +51,9 @@ impl Libzmq {
         let context = zmq::Context::new();
         let limit = i32::try_from(LIMIT.as_millis()).expect("a limit in milliseconds");
         let socket = context.socket(socket_type).expect("a socket");
-        socket.set_linger(LINGER).expect("linger");
+        // Subscriptions are nothing to wait for.
+        let subscribes = matches!(socket_type, SocketType::SUB | SocketType::XSUB);
+        socket.set_linger(if subscribes { 0 } else { LINGER }).expect("linger");
         socket.set_sndtimeo(limit).expect("a limit for sending");
         socket.set_rcvtimeo(limit).expect("a limit for receiving");
         socket.set_reconnect_ivl(10).expect("a short way back");
@@ -83,6 +86,13 @@ impl Libzmq {
     /// Waits for a message.
     pub fn pull(&self) -> Frames {
         block_in_place(|| self.socket.recv_multipart(0)).expect("libzmq receives a message in time")
+    }
+
+    /// Waits for a message for so long.
+    pub fn pull_soon(&self, patience: Duration) -> Option<Frames> {
+        let patience = i64::try_from(patience.as_millis()).expect("milliseconds");
+        let readable = block_in_place(|| self.socket.poll(POLLIN, patience)).expect("libzmq says what can be done");
+        (readable > 0).then(|| self.pull())
     }
 
     /// Waits for an event of this kind; those before it are skipped.
