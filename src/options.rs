@@ -89,6 +89,8 @@ pub(crate) struct Options {
     /// Zero: the system's.
     pub(crate) tcp_user_timeout: Duration,
     /// Zero: off.
+    pub(crate) spin: Duration,
+    /// Zero: off.
     pub(crate) heartbeat_interval: Duration,
     /// Zero: as the interval.
     pub(crate) heartbeat_timeout: Duration,
@@ -132,6 +134,7 @@ impl Default for Options {
             kernel_receive_buffer: None,
             tcp_keepalive: Duration::from_secs(60),
             tcp_user_timeout: Duration::ZERO,
+            spin: Duration::ZERO,
             heartbeat_interval: Duration::ZERO,
             heartbeat_timeout: Duration::ZERO,
             heartbeat_ttl: Duration::ZERO,

@@ -21,6 +21,9 @@ pub(crate) trait Drive: Debug + Send + Sync {
     /// to another task or thread. `sending`: see [`Engine::turn_for_user`].
     fn take_turn(&self, sending: bool) -> bool;
 
+    /// Looks once for bytes that have come, without the runtime; `true` if there were some.
+    fn read_now(&self) -> bool;
+
     /// The I/O task.
     fn run(self: Arc<Self>, shared: Arc<Shared>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -62,6 +65,17 @@ impl<P: Pattern> Drive for Mutex<Engine<P>> {
         };
         unbudgeted(|| engine.turn_for_user(sending));
         true
+    }
+
+    fn read_now(&self) -> bool {
+        match self.try_lock() {
+            Ok(mut engine) => {
+                let mut found = false;
+                unbudgeted(|| found = engine.read_now());
+                found
+            }
+            Err(_) => false,
+        }
     }
 
     fn run(self: Arc<Self>, shared: Arc<Shared>) -> Pin<Box<dyn Future<Output = ()> + Send>> {

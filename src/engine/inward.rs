@@ -20,6 +20,10 @@ const READS: usize = 64;
 /// … and bytes: what has been read should be consumed while it is still in the processor's cache.
 const READ_BYTES: usize = 512 * 1024;
 
+/// A user that spins looks at so many peers, for so many bytes.
+const SPIN_PEERS: usize = 4;
+const SPIN_BYTES: usize = 64 * 1024;
+
 /// Commands are taken from this many bytes of messages that found no room in the inbound queue; then the peer is not
 /// read until they have been admitted.
 const READ_AHEAD: usize = 64 * 1024;
@@ -119,6 +123,7 @@ impl<P: Pattern> Engine<P> {
                 let crowded = self.waiting_bytes >= READ_AHEAD_TOTAL;
                 let waits = cost(&peer.waiting);
                 if waits < READ_AHEAD && (waits == 0 || !crowded) {
+                    self.resumed(slot);
                     bytes += self.read_peer(slot, if crowded { READ_LITTLE } else { usize::MAX });
                 } else {
                     self.paused(slot);
@@ -142,10 +147,7 @@ impl<P: Pattern> Engine<P> {
             }
             Poll::Ready(Ok(0)) => self.end_of_stream(slot, DisconnectReason::PeerClosed),
             Poll::Ready(Ok(count)) => {
-                peer.talks |= peer.connection.is_ready();
-                self.busy = true;
-                self.shared.counters.bytes_received.add(count);
-                self.heard(slot);
+                self.note_received(slot, count);
                 match self.receive(slot) {
                     Ok(()) => self.make_readable(slot),
                     Err(error) => self.refuse(slot, error),
@@ -155,6 +157,44 @@ impl<P: Pattern> Engine<P> {
             Poll::Ready(Err(error)) => self.end_of_stream(slot, DisconnectReason::Io(error.kind())),
         }
         0
+    }
+
+    fn note_received(&mut self, slot: usize, count: usize) {
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.talks |= peer.connection.is_ready();
+        }
+        self.busy = true;
+        self.shared.counters.bytes_received.add(count);
+        self.heard(slot);
+    }
+
+    /// Looks once whether something has come for a user that spins, and takes it; `true` if so. It looks at few peers: with
+    /// many of them the runtime is faster.
+    pub(crate) fn read_now(&mut self) -> bool {
+        if self.scratch.is_empty() {
+            self.scratch = vec![0; SPIN_BYTES];
+        }
+        let mut found = false;
+        for slot in 0..self.peers.slot_count().min(SPIN_PEERS) {
+            let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.waiting.is_empty() && !peer.leaving) else {
+                continue;
+            };
+            let mut scratch = std::mem::take(&mut self.scratch);
+            let count = peer.read_now(&mut scratch);
+            self.scratch = scratch;
+            if let Some(count) = count {
+                found = true;
+                self.note_received(slot, count);
+                if let Err(error) = self.receive(slot) {
+                    self.refuse(slot, error);
+                }
+            }
+        }
+        if found {
+            self.admit();
+            self.write(false);
+        }
+        found
     }
 
     /// Lets the protocol take what is whole, and passes it on.

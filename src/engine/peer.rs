@@ -177,6 +177,20 @@ impl Peer {
         Poll::Ready(Ok(count))
     }
 
+    /// Reads what is there at this moment, through `scratch`; see [`Stream::read_now`]. The end of the stream is left to the
+    /// next proper read.
+    pub(crate) fn read_now(&mut self, scratch: &mut [u8]) -> Option<usize> {
+        match self.stream.read_now(scratch) {
+            Ok(count) if count > 0 => {
+                self.input.extend_from_slice(&scratch[..count]);
+                // What it shares is not a slab.
+                self.is_sparse = false;
+                Some(count)
+            }
+            _ => None,
+        }
+    }
+
     /// Gives the slab back once there is nothing more to read for now: a waiting peer holds what it needs.
     pub(crate) fn rest_input(&mut self, slabs: &mut Slabs) {
         let partial = match self.input.len() {

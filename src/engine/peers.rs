@@ -50,6 +50,11 @@ impl Peers {
         Some(peer)
     }
 
+    /// Slots beyond this one are not in use.
+    pub(crate) fn slot_count(&self) -> usize {
+        self.slots.len()
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.ids.len()

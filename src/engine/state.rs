@@ -69,6 +69,8 @@ pub(crate) struct Engine<P> {
     pub(super) waiting_size: usize,
     /// Messages of peers that have gone that found no room; the slot is their lane.
     pub(super) orphans: VecDeque<(usize, Arc<monitor::Peer>, VecDeque<Run>)>,
+    /// A scratch buffer, for users that spin.
+    pub(super) scratch: Vec<u8>,
     /// A scratch list of what has come for the user.
     pub(super) inward: Vec<Run>,
     /// A scratch list of woken peers.
@@ -106,6 +108,7 @@ impl<P: Pattern> Engine<P> {
             waiting_bytes: 0,
             waiting_size: usize::MAX,
             orphans: VecDeque::new(),
+            scratch: Vec::new(),
             inward: Vec::new(),
             woken: Vec::new(),
             collected: 0,

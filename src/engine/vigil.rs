@@ -157,6 +157,14 @@ impl<P: Pattern> Engine<P> {
         }
     }
 
+    /// A peer is read again, whether there is something to read or not: its silence counts from now on.
+    pub(super) fn resumed(&mut self, slot: usize) {
+        if let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.vigil.is_paused) {
+            peer.vigil.is_paused = false;
+            peer.vigil.heard = Some(Instant::now());
+        }
+    }
+
     /// A peer has been written to: it may have taken bytes, or take no more.
     pub(super) fn note_congestion(&mut self, slot: usize, progress: bool) {
         let Some(peer) = self.peers.get_mut(slot) else {

@@ -326,6 +326,11 @@ impl Inbound {
         lock(&self.state).unread
     }
 
+    /// Whether there is no message.
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.state).messages == 0
+    }
+
     /// Messages and bytes that are queued.
     pub(crate) fn depth(&self) -> (usize, usize) {
         let state = lock(&self.state);

@@ -402,7 +402,18 @@ impl Core {
 
     /// Waits until a message can be taken, perhaps by somebody else.
     pub(crate) fn readable(&self) -> Readable<'_> {
-        Readable { core: self, ticket: None }
+        Readable { core: self, ticket: None, has_spun: false }
+    }
+
+    /// Looks for bytes that come until there is a message, or for so long as the options say.
+    #[cold]
+    fn spin(&self) {
+        let start = Instant::now();
+        while self.shared.inbound.is_empty() && start.elapsed() < self.shared.options.spin {
+            if !self.engine.read_now() {
+                std::hint::spin_loop();
+            }
+        }
     }
 
     /// Whether this call of `send` or `recv` should give other tasks a chance first: a task that always finds room, or
@@ -524,6 +535,8 @@ impl MessageTicket {
 pub(crate) struct Readable<'a> {
     core: &'a Core,
     ticket: Option<Ticket>,
+    /// Once is enough: what comes later wakes the task.
+    has_spun: bool,
 }
 
 impl Future for Readable<'_> {
@@ -534,6 +547,10 @@ impl Future for Readable<'_> {
         ready!(pin!(consume_budget()).poll(cx));
         // When it is woken this may be by a stream that can be read; when it is not yet, one may be readable all the same.
         this.core.take_turn(false);
+        if !this.core.shared.options.spin.is_zero() && !this.has_spun {
+            this.has_spun = true;
+            this.core.spin();
+        }
         this.core.shared.inbound.poll_wait(&mut this.ticket, cx.waker())
     }
 }

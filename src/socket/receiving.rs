@@ -239,6 +239,16 @@ macro_rules! receiving_options {
             self.options.receive.bytes = bytes;
             self
         }
+
+        /// How long `recv` looks for bytes itself, again and again, before it waits to be woken. Default: zero, not at all.
+        ///
+        /// For conversations between two processors that are not needed for anything else: a thread that sleeps takes some
+        /// tens of microseconds to wake. While it looks, other tasks of its thread stand still. It looks at the first four
+        /// connections of the socket.
+        pub fn spin(mut self, spin: std::time::Duration) -> Self {
+            self.options.spin = spin;
+            self
+        }
     };
 }
 

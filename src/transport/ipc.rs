@@ -81,7 +81,13 @@ impl Listener {
             }
             other => other,
         };
-        let listener = listener.map_err(failed)?;
+        let listener = listener.map_err(|error| {
+            if let Some(folder) = &folder {
+                // What failed is told; an empty folder that stays is the lesser evil.
+                let _ = std::fs::remove_dir(folder);
+            }
+            failed(error)
+        })?;
         let file = match &resolved {
             IpcEndpoint::Path(path) => Some(SocketFile::new(path, folder)),
             _ => None,

@@ -4,19 +4,36 @@ pub(crate) mod ipc;
 pub(crate) mod tcp;
 
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::endpoint::Endpoint;
 use crate::error::BindError;
 use crate::options::Options;
 
 /// What the engine needs of a connection. Wrappers must forward vectored writes.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug {
+    /// Reads what is there at this moment without asking the runtime whether there is anything, for a reader that spins.
+    fn read_now(&self, _buffer: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug> Stream for T {}
+impl Stream for TcpStream {
+    fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*SockRef::from(self)).read(buffer)
+    }
+}
+
+impl Stream for UnixStream {
+    fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*SockRef::from(self)).read(buffer)
+    }
+}
 
 /// Who is at the other end of a connection, as the system says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
