@@ -1,0 +1,147 @@
+//! Slowloris: a thousand connections that greet a byte at a time. The honest are served as ever, the slow ones closed in time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use sinew::{DisconnectReason, Endpoint, Event, Monitor, ProtocolError, PullSocket, PushSocket};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use crate::common::raw::proper_greeting;
+use crate::common::*;
+use crate::measure::{measured, raise_descriptor_limit};
+use crate::process::{alone, name_of, scale};
+
+/// What an honest round trip may take, in the worst one per cent: generous for a busy machine that plays all the parts.
+const P99: Duration = Duration::from_millis(500);
+
+#[test]
+fn a_thousand_slow_greetings_do_no_harm_and_end_at_the_deadline() {
+    alone(name_of(a_thousand_slow_greetings_do_no_harm_and_end_at_the_deadline), || {
+        // The large scale is one byte a second for the default time; the small one is four times as fast.
+        let second = Duration::from_secs(1);
+        flood(1_000, scale(second / 4, second), scale(4 * second, 10 * second))
+    });
+}
+
+/// Floods two sockets with so many slow connections, with a byte from each every `pause`.
+pub(crate) async fn flood(connections: usize, pause: Duration, deadline: Duration) {
+    raise_descriptor_limit();
+    let place = Place::new(Transport::Tcp);
+    // The sockets under attack: what the PULL gets, the PUSH sends back.
+    let pull = pull_builder().handshake_timeout(deadline).build().unwrap();
+    let push = push_builder().handshake_timeout(deadline).build().unwrap();
+    let endpoints =
+        [within(pull.bind(place.wildcard())).await.unwrap(), within(push.bind(place.wildcard())).await.unwrap()];
+    let counting = [count_timeouts(pull.monitor()), count_timeouts(push.monitor())].map(tokio::spawn);
+    let echo = tokio::spawn(echo(pull.clone(), push.clone()));
+    // The honest ones.
+    let (there, back) = (new_push(), new_pull());
+    there.connect(&endpoints[0]).unwrap();
+    back.connect(&endpoints[1]).unwrap();
+    within(there.wait_connected(1)).await.unwrap();
+    within(back.wait_connected(1)).await.unwrap();
+
+    let ended = Arc::new(AtomicUsize::new(0));
+    let mut slow = JoinSet::new();
+    for number in 0..connections {
+        // Before it is connected, and so before the other side's time begins.
+        let begin = Instant::now();
+        let stream = within(TcpStream::connect(address(&endpoints[number % 2]))).await.unwrap();
+        slow.spawn(greet_slowly(stream, begin, pause, ended.clone()));
+    }
+    let begin = Instant::now();
+
+    // The first half of the time for round trips.
+    let mut trips = Vec::new();
+    while begin.elapsed() < deadline / 2 && ended.load(Ordering::Relaxed) == 0 {
+        let start = Instant::now();
+        within(there.send(numbered(0))).await.unwrap();
+        within(back.recv()).await.unwrap();
+        trips.push(start.elapsed());
+    }
+    // Then somebody new, who sends as fast as it goes until the last slow one has ended.
+    let newcomer = new_push();
+    newcomer.connect(&endpoints[0]).unwrap();
+    within(newcomer.wait_connected(1)).await.unwrap();
+    let (flow, mut flowed) = (Instant::now(), 0);
+    while ended.load(Ordering::Relaxed) < connections {
+        assert!(begin.elapsed() < deadline + PATIENCE, "slow connections are kept");
+        let sending = send_numbers(&newcomer, 0..100);
+        let receiving = recv_numbers(&back, 100);
+        flowed += tokio::join!(sending, receiving).1.len();
+    }
+    let flow = flow.elapsed();
+
+    for time in slow.join_all().await {
+        assert!((deadline..deadline + TOLERANCE).contains(&time), "one was closed after {time:?}");
+    }
+    trips.sort_unstable();
+    assert!(!trips.is_empty(), "the slow ones have ended too early to measure anything");
+    let (median, p99) = (trips[trips.len() / 2], trips[trips.len() * 99 / 100]);
+    measured!("beside {connections} slow connections: {} round trips, median {median:?}, p99 {p99:?}", trips.len());
+    measured!("{flowed} messages in {flow:?}");
+    assert!(p99 < P99, "p99 {p99:?} over {} round trips", trips.len());
+    assert!(flowed >= 1_000, "{flowed} messages in {flow:?}");
+
+    // They are told of one by one, and the honest ones have not been disturbed.
+    assert_eq!((pull.stats().peers, push.stats().peers), (2, 1));
+    within(pull.close()).await.unwrap();
+    within(push.close()).await.unwrap();
+    within(echo).await.unwrap();
+    for counted in counting {
+        assert_eq!(within(counted).await.unwrap(), connections / 2);
+    }
+}
+
+fn address(endpoint: &Endpoint) -> String {
+    endpoint.to_string().strip_prefix("tcp://").unwrap().to_owned()
+}
+
+/// Greets byte by byte until the other side has had enough; gives how long that took.
+async fn greet_slowly(mut stream: TcpStream, begin: Instant, pause: Duration, ended: Arc<AtomicUsize>) -> Duration {
+    let mut ticks = tokio::time::interval(pause);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (greeting, mut sent, mut answer) = (proper_greeting(), 0, [0; 128]);
+    loop {
+        tokio::select! {
+            _ = ticks.tick(), if sent < greeting.len() => {
+                // If it is closed already, reading says so.
+                let _ = stream.write_all(&greeting[sent..=sent]).await;
+                sent += 1;
+            }
+            read = stream.read(&mut answer) => if !matches!(read, Ok(1..)) {
+                break;
+            }
+        }
+    }
+    ended.fetch_add(1, Ordering::Relaxed);
+    begin.elapsed()
+}
+
+async fn echo(pull: PullSocket, push: PushSocket) {
+    while let Ok(message) = pull.recv().await {
+        // It may be closed first.
+        let _ = push.send(message).await;
+    }
+}
+
+/// How many connections have run out of time, when the socket is closed.
+async fn count_timeouts(mut monitor: Monitor) -> usize {
+    let mut count = 0;
+    while let Some(event) = monitor.next().await {
+        match event {
+            Event::HandshakeFailed { reason, .. } => {
+                assert_eq!(reason, DisconnectReason::Protocol(ProtocolError::HandshakeTimeout));
+                count += 1;
+            }
+            Event::Missed(missed) => panic!("{missed} events are missed"),
+            _ => {}
+        }
+    }
+    count
+}
