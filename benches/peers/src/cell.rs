@@ -21,8 +21,12 @@ pub(crate) enum Pattern {
     PingPong { cores: usize },
     /// One PUB, and all SUBs in one process.
     PubSub { subscribers: usize, lossy: bool },
+    /// One PUB that goes round `topics` topics, and one SUB with `subscriptions` prefixes, of which one is published.
+    Match { topics: usize, subscriptions: usize },
     /// Connections to one PULL over which nothing goes.
     Idle { peers: u64 },
+    /// One PUSH that sends to a PULL with `idle` other connections, over which nothing goes.
+    Busy { idle: u64 },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +51,9 @@ impl fmt::Display for Pattern {
             Self::PingPong { .. } => write!(f, "ping-pong-two-cores"),
             Self::PubSub { subscribers, lossy: false } => write!(f, "pub-sub-to-{subscribers}"),
             Self::PubSub { subscribers, lossy: true } => write!(f, "pub-sub-lossy-to-{subscribers}"),
+            Self::Match { topics, subscriptions } => write!(f, "match-{topics}-topics-{subscriptions}-subscriptions"),
             Self::Idle { peers } => write!(f, "idle-{peers}"),
+            Self::Busy { idle } => write!(f, "busy-among-{idle}"),
         }
     }
 }
@@ -69,7 +75,8 @@ pub(crate) fn all(extent: Extent) -> Vec<Cell> {
     let small: &[usize] = if quick { &[64] } else { &[64, 1024] };
     let large: &[usize] = if full { sizes } else { &[65_536, 1_048_576] };
     let audiences: &[usize] = if quick { &[8] } else { &[1, 8, 64] };
-    let crowds: &[u64] = if full { &[1_000, 5_000] } else { &[1_000] };
+    let topics: &[usize] = if quick { &[1_000] } else { &[1_000, 100_000] };
+    let crowds: &[u64] = if quick { &[1_000] } else { &[1_000, 5_000] };
     let pipeline = |senders, receivers, shared| Pattern::Pipeline { senders, receivers, shared };
 
     let mut patterns: Vec<(Pattern, &[usize])> = vec![(pipeline(1, 1, false), sizes)];
@@ -84,13 +91,28 @@ pub(crate) fn all(extent: Extent) -> Vec<Cell> {
             patterns.push((Pattern::PubSub { subscribers, lossy: true }, small));
         }
     }
+    for &topics in topics {
+        patterns.extend([1, 10_000].map(|subscriptions| (Pattern::Match { topics, subscriptions }, &[64][..])));
+    }
     patterns.extend(crowds.iter().map(|&peers| (Pattern::Idle { peers }, &[64][..])));
+    // Without any, it is what the others are compared with.
+    patterns.extend([0].iter().chain(crowds).map(|&idle| (Pattern::Busy { idle }, &[64][..])));
 
     let mut cells = Vec::new();
     for (pattern, sizes) in patterns {
-        for transport in [Transport::Tcp, Transport::Ipc] {
+        for &transport in pattern.transports() {
             cells.extend(sizes.iter().map(|&size| Cell { pattern, transport, size }));
         }
     }
     cells
+}
+
+impl Pattern {
+    /// Over which transports it is measured: one is enough where the work is not theirs.
+    fn transports(self) -> &'static [Transport] {
+        match self {
+            Self::Match { .. } | Self::Busy { .. } => &[Transport::Tcp],
+            _ => &[Transport::Tcp, Transport::Ipc],
+        }
+    }
 }

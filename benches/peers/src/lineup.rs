@@ -68,8 +68,6 @@ impl Peer {
             ("monocoque", variant) => pipeline || ping_pong && variant == "default",
             // Its PUB always drops what a full subscriber cannot take.
             ("zeromq", _) => !matches!(cell.pattern, Pattern::PubSub { lossy: false, .. }),
-            // Until the library has PUB and SUB.
-            ("sinew", _) => !matches!(cell.pattern, Pattern::PubSub { .. }),
             _ => true,
         }
     }

@@ -53,6 +53,8 @@ pub(crate) struct Outcome {
     pub(crate) peer_kib: Option<f64>,
     /// CPU time that all idle peers together cost the host per second.
     pub(crate) idle_cpu_us_per_s: Option<f64>,
+    /// Of what the subscribers wanted, the part that arrived.
+    pub(crate) arrived: Option<f64>,
 }
 
 impl Outcome {
@@ -122,7 +124,9 @@ impl Bench {
             }
             Pattern::PingPong { cores } => self.ping_pong(cell, peer, count, cores),
             Pattern::PubSub { subscribers, lossy } => self.pub_sub(cell, peer, count, subscribers, lossy),
+            Pattern::Match { topics, subscriptions } => self.match_topics(cell, peer, count, topics, subscriptions),
             Pattern::Idle { peers } => self.idle(cell, peer, peers),
+            Pattern::Busy { idle } => self.busy(cell, peer, count, idle),
         }
     }
 
@@ -160,15 +164,41 @@ impl Bench {
     fn pub_sub(&self, cell: &Cell, peer: &Peer, count: u64, subscribers: usize, lossy: bool) -> Result<Outcome> {
         let lossy = if lossy { "--lossy" } else { "" };
         let publisher = format!("--peers {subscribers} {lossy}");
-        let mut publisher = self.start(cell, peer, "pub", &self.endpoint(cell), count, &publisher)?;
-        let endpoint = publisher.announced("ready")?;
         let subs = format!("--sockets {subscribers} {lossy}");
-        let mut subs = self.start(cell, peer, "sub", &endpoint, count, &subs)?;
+        let (sent, received) = self.publish(cell, peer, count, &publisher, &subs)?;
+        let wanted = count * subscribers as u64;
+        Ok(Outcome { arrived: Some(received.messages as f64 / wanted as f64), ..Outcome::new(&sent, &received) })
+    }
+
+    /// Every library publishes as it comes: nobody has to wait for a subscriber that gets next to nothing.
+    fn match_topics(
+        &self,
+        cell: &Cell,
+        peer: &Peer,
+        count: u64,
+        topics: usize,
+        subscriptions: usize,
+    ) -> Result<Outcome> {
+        let more = format!("--lossy --topics {topics} --subscriptions {subscriptions}");
+        let (sent, received) = self.publish(cell, peer, count, &more, &more)?;
+        let published = Report { messages: sent.messages, ..received };
+        Ok(Outcome {
+            receive_cpu_us: None,
+            arrived: Some(received.messages as f64 / count.div_ceil(topics as u64) as f64),
+            ..Outcome::new(&sent, &published)
+        })
+    }
+
+    /// Runs a publisher and the process of its subscribers.
+    fn publish(&self, cell: &Cell, peer: &Peer, count: u64, publisher: &str, subs: &str) -> Result<(Report, Report)> {
+        let mut publisher = self.start(cell, peer, "pub", &self.endpoint(cell), count, publisher)?;
+        let endpoint = publisher.announced("ready")?;
+        let mut subs = self.start(cell, peer, "sub", &endpoint, count, subs)?;
         subs.announced("joined")?;
         publisher.nudge()?;
         let received: Report = subs.json()?;
         publisher.release();
-        Ok(Outcome::new(&publisher.json()?, &received))
+        Ok((publisher.json()?, received))
     }
 
     fn idle(&self, cell: &Cell, peer: &Peer, peers: u64) -> Result<Outcome> {
@@ -180,9 +210,7 @@ impl Bench {
             host.json()
         };
         let before = sample(SETTLE)?;
-        let mut crowd =
-            Process::start(&self.binaries.join("peer-raw"), &arguments("crowd", &endpoint, 64, peers, ""), LIMIT)?;
-        let connected: Report = crowd.json()?;
+        let (_crowd, connected) = self.crowd(&endpoint, peers)?;
         let quiet = sample(SETTLE)?;
         let later = sample(WATCH)?;
         Ok(Outcome {
@@ -190,9 +218,28 @@ impl Bench {
             seconds: connected.seconds,
             rate: peers as f64 / connected.seconds,
             peer_kib: Some(quiet.rss_kib.saturating_sub(before.rss_kib) as f64 / peers as f64),
+            receive_cpu_us: Some((quiet.cpu_seconds - before.cpu_seconds) * 1e6 / peers as f64),
             idle_cpu_us_per_s: Some((later.cpu_seconds - quiet.cpu_seconds) * 1e6 / WATCH.as_secs_f64()),
             ..Outcome::default()
         })
+    }
+
+    fn busy(&self, cell: &Cell, peer: &Peer, count: u64, idle: u64) -> Result<Outcome> {
+        let mut pull = self.start(cell, peer, "pull", &self.endpoint(cell), count, &format!("--peers {}", idle + 1))?;
+        let endpoint = pull.announced("ready")?;
+        let _crowd = if idle > 0 { Some(self.crowd(&endpoint, idle)?) } else { None };
+        let mut push = self.start(cell, peer, "push", &endpoint, count, "")?;
+        let received: Report = pull.json()?;
+        push.release();
+        Ok(Outcome::new(&push.json()?, &received))
+    }
+
+    /// Connects idle peers, which stay until the process is dropped.
+    fn crowd(&self, endpoint: &str, peers: u64) -> Result<(Process, Report)> {
+        let arguments = arguments("crowd", endpoint, 64, peers, "");
+        let mut crowd = Process::start(&self.binaries.join("peer-raw"), &arguments, LIMIT)?;
+        let connected = crowd.json()?;
+        Ok((crowd, connected))
     }
 
     fn start(&self, cell: &Cell, peer: &Peer, role: &str, endpoint: &str, count: u64, more: &str) -> Result<Process> {

@@ -72,6 +72,7 @@ impl Results {
             "p999_us",
             "peer_kib",
             "idle_cpu_us_per_s",
+            "arrived",
         ])?;
         for (cell, peer, run, outcome) in &self.runs {
             let place = (cell.pattern.to_string(), cell.transport.to_string(), cell.size);

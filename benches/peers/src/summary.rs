@@ -31,8 +31,9 @@ type Value = fn(&Outcome) -> Option<f64>;
 /// What decides a cell, and whether more of it is better.
 pub(crate) fn score(cell: &Cell) -> (&'static str, bool, Value) {
     match cell.pattern {
-        Pattern::Pipeline { .. } => ("messages/s", true, |outcome| Some(outcome.rate)),
+        Pattern::Pipeline { .. } | Pattern::Busy { .. } => ("messages/s", true, |outcome| Some(outcome.rate)),
         Pattern::PubSub { .. } => ("delivered/s", true, |outcome| Some(outcome.rate)),
+        Pattern::Match { .. } => ("published/s", true, |outcome| Some(outcome.rate)),
         Pattern::PingPong { .. } => ("round trip p50, µs", false, |outcome| outcome.p50_us),
         Pattern::Idle { .. } => ("KiB/peer", false, |outcome| outcome.peer_kib),
     }
@@ -41,24 +42,32 @@ pub(crate) fn score(cell: &Cell) -> (&'static str, bool, Value) {
 /// A column's head and what it shows.
 type Column = (&'static str, Value);
 
+const SEND_CPU: Column = ("CPU µs/msg send", |outcome| outcome.send_cpu_us);
+const RECEIVE_CPU: Column = ("recv", |outcome| outcome.receive_cpu_us);
+const SEND_PEAK: Column = ("peak MiB send", |outcome| outcome.send_peak_kib.map(|kib| kib as f64 / 1024.0));
+const RECEIVE_PEAK: Column = ("recv", |outcome| outcome.receive_peak_kib.map(|kib| kib as f64 / 1024.0));
+const ARRIVED: Column = ("% arrived", |outcome| outcome.arrived.map(|part| part * 100.0));
+
 /// What else is told about a cell.
 fn details(cell: &Cell) -> &'static [Column] {
     match cell.pattern {
-        Pattern::Pipeline { .. } | Pattern::PubSub { .. } => &[
-            ("CPU µs/msg send", |outcome| outcome.send_cpu_us),
-            ("recv", |outcome| outcome.receive_cpu_us),
-            ("peak MiB send", |outcome| outcome.send_peak_kib.map(|kib| kib as f64 / 1024.0)),
-            ("recv", |outcome| outcome.receive_peak_kib.map(|kib| kib as f64 / 1024.0)),
-        ],
+        Pattern::Pipeline { .. } | Pattern::Busy { .. } => &[SEND_CPU, RECEIVE_CPU, SEND_PEAK, RECEIVE_PEAK],
+        Pattern::PubSub { lossy: false, .. } => &[SEND_CPU, RECEIVE_CPU, SEND_PEAK, RECEIVE_PEAK],
+        Pattern::PubSub { lossy: true, .. } => &[SEND_CPU, RECEIVE_CPU, SEND_PEAK, RECEIVE_PEAK, ARRIVED],
+        Pattern::Match { .. } => {
+            &[("ns/msg", |outcome| Some(1e9 / outcome.rate)), SEND_CPU, SEND_PEAK, RECEIVE_PEAK, ARRIVED]
+        }
         Pattern::PingPong { .. } => &[
             ("p99", |outcome| outcome.p99_us),
             ("p99.9", |outcome| outcome.p999_us),
             ("CPU µs/trip ping", |outcome| outcome.send_cpu_us),
             ("pong", |outcome| outcome.receive_cpu_us),
         ],
-        Pattern::Idle { .. } => {
-            &[("connects/s", |outcome| Some(outcome.rate)), ("CPU µs/s for all", |outcome| outcome.idle_cpu_us_per_s)]
-        }
+        Pattern::Idle { .. } => &[
+            ("connects/s", |outcome| Some(outcome.rate)),
+            ("CPU µs/connect", |outcome| outcome.receive_cpu_us),
+            ("idle CPU µs/s for all", |outcome| outcome.idle_cpu_us_per_s),
+        ],
     }
 }
 

@@ -37,6 +37,14 @@ pub struct Args {
     #[arg(long, default_value_t = 1)]
     pub peers: usize,
 
+    /// PUB goes round this many topics, of which SUB wants the first. Without it, SUB wants everything.
+    #[arg(long, requires = "subscriptions")]
+    pub topics: Option<usize>,
+
+    /// Prefixes that SUB subscribes to: the topic that it wants, and others that are never published.
+    #[arg(long, requires = "topics", value_parser = clap::value_parser!(u64).range(1..))]
+    pub subscriptions: Option<u64>,
+
     /// PUB drops what a full subscriber cannot take, instead of waiting for it.
     #[arg(long)]
     pub lossy: bool,
@@ -59,7 +67,7 @@ pub enum Role {
     Pong,
     /// Binds and publishes.
     Pub,
-    /// Connects and subscribes to everything.
+    /// Connects and subscribes.
     Sub,
     /// Binds a PULL and reports its memory and CPU time for each line on standard input.
     Host,

@@ -6,6 +6,7 @@
 mod args;
 mod ledger;
 mod library;
+mod matching;
 mod meter;
 mod payload;
 mod pingpong;
@@ -37,9 +38,11 @@ pub async fn run<L: Library>(library: L, args: &Args) -> Result<()> {
 
 /// Like [`run`], for a library that has PUB/SUB.
 pub async fn run_with_pubsub<L: PubSub>(library: L, args: &Args) -> Result<()> {
-    match args.role {
-        Role::Pub => pubsub::publish(&library, args).await,
-        Role::Sub => pubsub::subscribe(&library, args).await,
+    match (args.role, args.topics.zip(args.subscriptions)) {
+        (Role::Pub, Some((topics, subscriptions))) => matching::publish(&library, args, topics, subscriptions).await,
+        (Role::Sub, Some((topics, subscriptions))) => matching::subscribe(&library, args, topics, subscriptions).await,
+        (Role::Pub, None) => pubsub::publish(&library, args).await,
+        (Role::Sub, None) => pubsub::subscribe(&library, args).await,
         _ => run(library, args).await,
     }
 }

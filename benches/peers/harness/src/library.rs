@@ -57,8 +57,8 @@ pub trait PubSub: Library {
     /// Binds a PUB; unless `lossy`, its sends wait for the slowest subscriber.
     async fn publisher(&self, endpoint: &str, lossy: bool) -> Result<(Self::Pub, String)>;
 
-    /// Connects a SUB that wants everything.
-    async fn subscriber(&self, endpoint: &str) -> Result<Self::Sub>;
+    /// Connects a SUB that subscribes to these prefixes.
+    async fn subscriber(&self, endpoint: &str, prefixes: &[String]) -> Result<Self::Sub>;
 
     /// Like [`Library::drain`], for subscribers.
     async fn drain_subs(subs: &mut [Self::Sub], take: impl FnMut(usize, &[u8]) -> bool) -> Result<()> {
@@ -68,9 +68,9 @@ pub trait PubSub: Library {
 
 /// A PUB socket.
 pub trait Publish {
-    /// Lets `subscribers` in, where the library does not do that by itself.
-    async fn admit(&mut self, subscribers: usize) -> Result<()> {
-        let _ = subscribers;
+    /// Waits until `subscribers` would get a message with this topic, where the library has a way to do that.
+    async fn admit(&mut self, topic: &str, subscribers: usize) -> Result<()> {
+        let _ = (topic, subscribers);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 /// The filler of every body, neither zero (which the allocator gets for free) nor repeated by the counter.
-const FILL: u8 = 0x5a;
+pub(crate) const FILL: u8 = 0x5a;
 
 /// Bits of the head that number the messages; the bits above name the source.
 const COUNTER_BITS: u32 = 48;

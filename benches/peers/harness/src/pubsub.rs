@@ -20,27 +20,24 @@ use crate::{
     stdin,
 };
 
-const PROBE: u64 = 0;
-const END: u64 = 1;
+pub(crate) const PROBE: u64 = 0;
+pub(crate) const END: u64 = 1;
 
 /// Messages between two looks at the clock.
 const CLOCK_EVERY: u64 = 256;
 
 /// Time between two probes or end marks.
-const PROBE_INTERVAL: Duration = Duration::from_millis(5);
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Publishes `count` messages to subscribers that are all there.
 pub(crate) async fn publish<L: PubSub>(library: &L, args: &Args) -> Result<()> {
     check_size(args)?;
     let (mut publisher, endpoint) = library.publisher(&args.endpoint[0], args.lossy).await?;
     announce(&format!("ready {endpoint}"))?;
-    publisher.admit(args.peers).await?;
+    publisher.admit("", args.peers).await?;
 
-    // The driver's lines: the first when all have joined, the end of input when all have finished.
-    let stage = Arc::new(AtomicUsize::new(0));
-    let (each, end) = (stage.clone(), stage.clone());
-    stdin::on_each_line(move || each.store(1, Ordering::Relaxed), move || end.store(2, Ordering::Relaxed));
-    while stage.load(Ordering::Relaxed) == 0 {
+    let stage = Stage::new();
+    while !stage.all_have_joined() {
         publisher.send(marker(args.size, PROBE)).await?;
         library.pause(PROBE_INTERVAL).await;
     }
@@ -51,7 +48,7 @@ pub(crate) async fn publish<L: PubSub>(library: &L, args: &Args) -> Result<()> {
         publisher.send(payload.fresh()).await?;
     }
     let (seconds, _) = meter.elapsed();
-    while stage.load(Ordering::Relaxed) < 2 {
+    while !stage.all_have_finished() {
         publisher.send(marker(args.size, END)).await?;
         library.pause(PROBE_INTERVAL).await;
     }
@@ -59,12 +56,32 @@ pub(crate) async fn publish<L: PubSub>(library: &L, args: &Args) -> Result<()> {
     Report::new(args.count, args.size, (seconds, cpu_seconds))?.print()
 }
 
+/// What the driver has said: its first line comes when all have joined, the end of its lines when all have finished.
+pub(crate) struct Stage(Arc<AtomicUsize>);
+
+impl Stage {
+    pub(crate) fn new() -> Self {
+        let stage = Arc::new(AtomicUsize::new(0));
+        let (each, end) = (stage.clone(), stage.clone());
+        stdin::on_each_line(move || each.store(1, Ordering::Relaxed), move || end.store(2, Ordering::Relaxed));
+        Self(stage)
+    }
+
+    pub(crate) fn all_have_joined(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= 1
+    }
+
+    pub(crate) fn all_have_finished(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= 2
+    }
+}
+
 /// Receives until every subscriber has seen an end mark; reports what all of them got together.
 pub(crate) async fn subscribe<L: PubSub>(library: &L, args: &Args) -> Result<()> {
     check_size(args)?;
     let mut subs = Vec::with_capacity(args.sockets);
     for _ in 0..args.sockets {
-        subs.push(library.subscriber(&args.endpoint[0]).await?);
+        subs.push(library.subscriber(&args.endpoint[0], &[String::new()]).await?);
     }
     let mut seats = vec![Seat::default(); args.sockets];
     let mut waiting = args.sockets;

@@ -103,9 +103,14 @@ impl PubSub for Libzmq {
         Ok((Sender { socket }, endpoint))
     }
 
-    async fn subscriber(&self, endpoint: &str) -> Result<Receiver> {
-        let socket = self.connected(SocketType::SUB, &[endpoint.to_owned()])?;
-        socket.set_subscribe(b"")?;
+    async fn subscriber(&self, endpoint: &str, prefixes: &[String]) -> Result<Receiver> {
+        let socket = self.socket(SocketType::SUB)?;
+        // Subscriptions beyond the send high-water mark would be lost without a word.
+        socket.set_sndhwm(0)?;
+        socket.connect(endpoint)?;
+        for prefix in prefixes {
+            socket.set_subscribe(prefix.as_bytes())?;
+        }
         Ok(Receiver { socket, message: Message::new() })
     }
 

@@ -70,7 +70,7 @@ impl Library for Omq {
             socket.connect(endpoint.as_str()).await?;
         }
         socket.wait_connected(endpoints.len(), Duration::from_secs(5)).await?;
-        Ok(Sender { socket })
+        Ok(Sender { socket, never_waits: false })
     }
 
     async fn pause(&self, duration: Duration) {
@@ -85,19 +85,23 @@ impl PubSub for Omq {
     async fn publisher(&self, endpoint: &str, lossy: bool) -> Result<(Sender, String)> {
         let socket = self.socket(SocketType::Pub, !lossy);
         let endpoint = socket.bind(endpoint).await?;
-        Ok((Sender { socket }, endpoint.to_string()))
+        Ok((Sender { socket, never_waits: lossy }, endpoint.to_string()))
     }
 
-    async fn subscriber(&self, endpoint: &str) -> Result<Receiver> {
+    async fn subscriber(&self, endpoint: &str, prefixes: &[String]) -> Result<Receiver> {
         let socket = self.socket(SocketType::Sub, false);
         socket.connect(endpoint).await?;
-        socket.subscribe(Bytes::new()).await?;
+        for prefix in prefixes {
+            socket.subscribe(Bytes::from(prefix.clone())).await?;
+        }
         Ok(self.receiver(socket))
     }
 }
 
 struct Sender {
     socket: Socket,
+    /// A PUB that drops instead.
+    never_waits: bool,
 }
 
 impl Sender {
@@ -138,7 +142,13 @@ impl Push for Sender {
 impl Publish for Sender {
     #[inline]
     async fn send(&mut self, body: Vec<u8>) -> Result<()> {
-        self.send_fresh(body).await
+        self.send_fresh(body).await?;
+        if self.never_waits {
+            // Without this its other tasks would get no turn on a current-thread runtime, and two thirds of the few
+            // messages that are wanted would be dropped.
+            tokio::task::coop::consume_budget().await;
+        }
+        Ok(())
     }
 }
 

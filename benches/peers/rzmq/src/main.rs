@@ -96,9 +96,11 @@ impl PubSub for Rzmq {
         Ok((Sender { socket }, endpoint))
     }
 
-    async fn subscriber(&self, endpoint: &str) -> Result<Receiver> {
+    async fn subscriber(&self, endpoint: &str, prefixes: &[String]) -> Result<Receiver> {
         let socket = self.socket(SocketType::Sub).await?;
-        socket.set_option_raw(SUBSCRIBE, b"").await?;
+        for prefix in prefixes {
+            socket.set_option_raw(SUBSCRIBE, prefix.as_bytes()).await?;
+        }
         socket.connect(endpoint).await?;
         Ok(Receiver { socket })
     }

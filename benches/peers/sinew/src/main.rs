@@ -1,13 +1,14 @@
 //! Benchmark peer "sinew": default options, one message per call, a fresh payload each.
 //!
-//! `--variant current` (also `default`) is a current-thread runtime, `multi` a multi-thread one.
+//! `--variant current` (also `default`) is a current-thread runtime, `multi` a multi-thread one. A PUB that must not drop
+//! has the policy `SlowSubscriber::Wait`.
 
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
-use harness::{Args, Library, Parser, Pull, Push};
-use sinew::{PullSocket, PushSocket};
+use harness::{Args, Library, Parser, PubSub, Publish, Pull, Push};
+use sinew::{PubSocket, PullSocket, PushSocket, SlowSubscriber, SubSocket};
 use tokio::runtime::Builder;
 
 fn main() -> Result<()> {
@@ -18,7 +19,7 @@ fn main() -> Result<()> {
         "multi" => Builder::new_multi_thread(),
         other => bail!("sinew has the variants current and multi, not {other}"),
     };
-    runtime.enable_all().build()?.block_on(harness::run(Sinew, &args))
+    runtime.enable_all().build()?.block_on(harness::run_with_pubsub(Sinew, &args))
 }
 
 struct Sinew;
@@ -43,6 +44,30 @@ impl Library for Sinew {
 
     async fn pause(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
+    }
+}
+
+impl PubSub for Sinew {
+    type Pub = Publisher;
+    type Sub = Subscriber;
+
+    async fn publisher(&self, endpoint: &str, lossy: bool) -> Result<(Publisher, String)> {
+        let mut builder = PubSocket::builder();
+        if !lossy {
+            builder = builder.slow_subscriber(SlowSubscriber::Wait);
+        }
+        let socket = builder.build()?;
+        let endpoint = socket.bind(endpoint).await?;
+        Ok((Publisher { socket }, endpoint.to_string()))
+    }
+
+    async fn subscriber(&self, endpoint: &str, prefixes: &[String]) -> Result<Subscriber> {
+        let socket = SubSocket::new();
+        for prefix in prefixes {
+            socket.subscribe(prefix);
+        }
+        socket.connect(endpoint)?;
+        Ok(Subscriber { socket })
     }
 }
 
@@ -74,6 +99,35 @@ struct Receiver {
 }
 
 impl Pull for Receiver {
+    #[inline]
+    async fn recv(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
+        let message = self.socket.recv().await?;
+        take(&message[0]);
+        Ok(())
+    }
+}
+
+struct Publisher {
+    socket: PubSocket,
+}
+
+impl Publish for Publisher {
+    async fn admit(&mut self, topic: &str, subscribers: usize) -> Result<()> {
+        Ok(self.socket.wait_subscribed(topic, subscribers).await?)
+    }
+
+    #[inline]
+    async fn send(&mut self, body: Vec<u8>) -> Result<()> {
+        self.socket.send(body).await?;
+        Ok(())
+    }
+}
+
+struct Subscriber {
+    socket: SubSocket,
+}
+
+impl Pull for Subscriber {
     #[inline]
     async fn recv(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
         let message = self.socket.recv().await?;

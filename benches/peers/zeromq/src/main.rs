@@ -58,10 +58,12 @@ impl PubSub for Zeromq {
         Ok((Sender(socket), endpoint.to_string()))
     }
 
-    async fn subscriber(&self, endpoint: &str) -> Result<Self::Sub> {
+    async fn subscriber(&self, endpoint: &str, prefixes: &[String]) -> Result<Self::Sub> {
         let mut socket = SubSocket::new();
         socket.connect(endpoint).await?;
-        socket.subscribe("").await?;
+        for prefix in prefixes {
+            socket.subscribe(prefix).await?;
+        }
         Ok(Receiver(socket))
     }
 }
