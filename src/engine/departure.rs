@@ -107,7 +107,7 @@ impl<P: Pattern> Engine<P> {
             Unsent::Return | Unsent::Forget => 0,
         };
         let waiting = std::mem::take(&mut peer.waiting);
-        peer.in_waiting = false;
+        let was_in_waiting = std::mem::take(&mut peer.in_waiting);
         let about = peer.about.clone();
         let ended = peer.ended.take();
         let count = returned.iter().map(|batch| batch.messages()).sum();
@@ -118,7 +118,9 @@ impl<P: Pattern> Engine<P> {
             closing.lost += dropped as u64;
         }
         self.shared.outbound.give_back(returned.into_iter());
-        self.waiting.retain(|other| *other != slot);
+        if was_in_waiting {
+            self.waiting.retain(|other| *other != slot);
+        }
         if !waiting.is_empty() {
             self.orphans.push_back((slot, about.clone(), waiting));
             // Before anybody hears that the peer has gone.

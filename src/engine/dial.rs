@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::endpoint::Endpoint;
 use crate::engine::shared::{Arrival, AttachmentId, Command, Shared};
 use crate::monitor::Event;
 use crate::transport;
+
+/// A connection that lasts no longer than this is a short one.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// The delays between attempts: exponential, with jitter.
 #[derive(Debug)]
@@ -43,8 +47,9 @@ impl Backoff {
 /// Keeps `endpoint` connected until the task is aborted or the I/O task is gone.
 pub(crate) async fn dial(shared: Arc<Shared>, endpoint: Endpoint, attachment: AttachmentId) {
     let mut backoff = Backoff::new(shared.options.reconnect_first, shared.options.reconnect_longest);
-    let mut careful = false;
+    let (mut careful, mut hurried) = (false, false);
     loop {
+        let start = Instant::now();
         let cause = match transport::connect(&endpoint, &shared.options).await {
             Ok(connected) => {
                 let (ended, end) = oneshot::channel();
@@ -60,7 +65,10 @@ pub(crate) async fn dial(shared: Arc<Shared>, endpoint: Endpoint, attachment: At
                     return;
                 };
                 careful = end.in_greeting;
-                if end.was_ready {
+                // A peer that ends one connection after the other right after the handshake is none to be hurried back to.
+                let was_short = start.elapsed() < SHORT;
+                if end.was_ready && !(was_short && hurried) {
+                    hurried = was_short;
                     backoff.reset();
                 }
                 if end.permanent {

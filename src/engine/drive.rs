@@ -72,6 +72,9 @@ impl<P: Pattern> Drive for Mutex<Engine<P>> {
             Ok(mut engine) => {
                 let mut found = false;
                 unbudgeted(|| found = engine.read_now());
+                if found && !engine.sleep() {
+                    engine.wake();
+                }
                 found
             }
             Err(_) => false,

@@ -1,18 +1,17 @@
 //! Inward: the steps that read peers and admit their messages to the inbound queue.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Poll;
 
-use crate::engine::pattern::{Incoming, Pattern, Reach};
+use crate::engine::pattern::{Incoming, Inward, Pattern, Reach};
 use crate::engine::peer::Peer;
 use crate::engine::state::Engine;
+use crate::engine::waiting::Admitted;
 use crate::error::ProtocolError;
 use crate::monitor::{self, DisconnectReason, Event};
 use crate::options::HighWaterMark;
 use crate::zmtp::connection;
 use crate::zmtp::greeting::Version;
-use crate::zmtp::run::Run;
 use crate::zmtp::socket_type::SocketType;
 
 /// Reads in one turn, over all peers …
@@ -20,9 +19,10 @@ const READS: usize = 64;
 /// … and bytes: what has been read should be consumed while it is still in the processor's cache.
 const READ_BYTES: usize = 512 * 1024;
 
-/// A user that spins looks at so many peers, for so many bytes.
+/// A user that spins looks at so many peers …
 const SPIN_PEERS: usize = 4;
-const SPIN_BYTES: usize = 64 * 1024;
+/// … for so many bytes of each.
+const LOOK_BYTES: usize = 64 * 1024;
 
 /// Commands are taken from this many bytes of messages that found no room in the inbound queue; then the peer is not
 /// read until they have been admitted.
@@ -36,12 +36,23 @@ impl<P: Pattern> Engine<P> {
     /// Moves messages that waited into the inbound queue, a share of each peer in turn.
     pub(super) fn admit(&mut self) {
         self.waiting_size = usize::MAX;
-        while let Some((lane, about, runs)) = self.orphans.front_mut() {
-            let before = cost(runs);
-            let all = self.shared.inbound.offer(*lane, about, runs, self.shared.options.receive);
-            self.waiting_bytes -= before - cost(runs);
-            if !all {
-                self.waiting_size = runs.front().map_or(usize::MAX, Run::next_size);
+        let mark = self.shared.options.receive;
+        while let Some(Admitted { slot, from, cost }) = self.history.admit(&self.shared.inbound, mark) {
+            self.waiting_bytes -= cost;
+            if let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.about.id == from.id) {
+                peer.in_history -= cost;
+                if cost > 0 && peer.in_history == 0 {
+                    self.make_readable(slot);
+                }
+            }
+        }
+        if let Some(size) = self.history.next_size() {
+            self.waiting_size = size;
+        }
+        while let Some((lane, about, waiting)) = self.orphans.front_mut() {
+            self.waiting_bytes -= waiting.offer(&self.shared.inbound, *lane, about, mark);
+            if let Some(size) = waiting.next_size() {
+                self.waiting_size = size;
                 break;
             }
             self.orphans.pop_front();
@@ -72,11 +83,10 @@ impl<P: Pattern> Engine<P> {
         let peers = self.waiting.len() + 1;
         // Rounded up: a share of nothing would be no limit.
         let share = HighWaterMark { messages: mark.messages.div_ceil(peers), bytes: mark.bytes.div_ceil(peers) };
-        let before = cost(&peer.waiting);
-        peer.in_waiting = !self.shared.inbound.offer(slot, &peer.about, &mut peer.waiting, share);
-        self.waiting_bytes -= before - cost(&peer.waiting);
-        if let Some(run) = peer.waiting.front() {
-            self.waiting_size = self.waiting_size.min(run.next_size());
+        self.waiting_bytes -= peer.waiting.offer(&self.shared.inbound, slot, &peer.about, share);
+        peer.in_waiting = !peer.waiting.is_empty();
+        if let Some(size) = peer.waiting.next_size() {
+            self.waiting_size = self.waiting_size.min(size);
         }
         !peer.in_waiting
     }
@@ -121,7 +131,7 @@ impl<P: Pattern> Engine<P> {
                 // A peer that is not read now is when its messages have been admitted. One without any is always read, if
                 // only a little: there may be a handshake to be finished, a PING to be answered, an end to be noticed.
                 let crowded = self.waiting_bytes >= READ_AHEAD_TOTAL;
-                let waits = cost(&peer.waiting);
+                let waits = peer.waiting.cost() + peer.in_history;
                 if waits < READ_AHEAD && (waits == 0 || !crowded) {
                     self.resumed(slot);
                     bytes += self.read_peer(slot, if crowded { READ_LITTLE } else { usize::MAX });
@@ -168,27 +178,31 @@ impl<P: Pattern> Engine<P> {
         self.heard(slot);
     }
 
+    /// Looks whether something has come from a peer, without asking the runtime, which may not know yet; and takes it.
+    pub(super) fn look_at(&mut self, slot: usize) -> bool {
+        let Some(peer) = self.peers.get_mut(slot).filter(|peer| !peer.leaving) else {
+            return false;
+        };
+        if self.scratch.is_empty() {
+            self.scratch = vec![0; LOOK_BYTES];
+        }
+        let Some(count) = peer.read_now(&mut self.scratch) else {
+            return false;
+        };
+        self.note_received(slot, count);
+        if let Err(error) = self.receive(slot) {
+            self.refuse(slot, error);
+        }
+        true
+    }
+
     /// Looks once whether something has come for a user that spins, and takes it; `true` if so. It looks at few peers: with
     /// many of them the runtime is faster.
     pub(crate) fn read_now(&mut self) -> bool {
-        if self.scratch.is_empty() {
-            self.scratch = vec![0; SPIN_BYTES];
-        }
         let mut found = false;
         for slot in 0..self.peers.slot_count().min(SPIN_PEERS) {
-            let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.waiting.is_empty() && !peer.leaving) else {
-                continue;
-            };
-            let mut scratch = std::mem::take(&mut self.scratch);
-            let count = peer.read_now(&mut scratch);
-            self.scratch = scratch;
-            if let Some(count) = count {
-                found = true;
-                self.note_received(slot, count);
-                if let Err(error) = self.receive(slot) {
-                    self.refuse(slot, error);
-                }
-            }
+            let has_room = |peer: &mut Peer| peer.waiting.is_empty();
+            found |= self.peers.get_mut(slot).is_some_and(has_room) && self.look_at(slot);
         }
         if found {
             self.admit();
@@ -224,7 +238,9 @@ impl<P: Pattern> Engine<P> {
                     Ok(true)
                 }
                 Ok(connection::Event::Pong { number }) => {
-                    peer.vigil.answered(number);
+                    if let Some(number) = number {
+                        peer.vigil.answered(number);
+                    }
                     Ok(true)
                 }
                 Ok(connection::Event::Command) => Ok(true),
@@ -285,27 +301,32 @@ impl<P: Pattern> Engine<P> {
     }
 
     /// Keeps what is for the user until there is room in the inbound queue.
-    pub(super) fn keep(&mut self, slot: usize, inward: &mut Vec<Run>) {
+    pub(super) fn keep(&mut self, slot: usize, inward: &mut Vec<Inward>) {
         let Some(peer) = self.peers.get_mut(slot) else {
             return inward.clear();
         };
-        for mut run in inward.drain(..) {
+        for inward in inward.drain(..) {
+            let mut run = match inward {
+                Inward::Messages(run) => run,
+                Inward::Report(run) => {
+                    if !self.history.report(slot, &peer.about, run) {
+                        self.shared.counters.messages_dropped.add(1);
+                    }
+                    continue;
+                }
+            };
             self.shared.counters.messages_received.add(run.messages());
             peer.counts.received += run.messages() as u64;
             if peer.is_sparse {
                 run.detach();
             }
-            self.waiting_bytes += run_cost(&run);
-            peer.waiting.push_back(run);
+            self.waiting_bytes += run.memory();
+            if P::ORDERED {
+                peer.in_history += run.memory();
+                self.history.message(slot, &peer.about, run);
+            } else {
+                peer.waiting.push(run);
+            }
         }
     }
-}
-
-/// What runs that wait cost, in bytes of memory.
-fn cost(runs: &VecDeque<Run>) -> usize {
-    runs.iter().map(run_cost).sum()
-}
-
-fn run_cost(run: &Run) -> usize {
-    run.memory()
 }

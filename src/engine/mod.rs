@@ -17,3 +17,4 @@ pub(crate) mod state;
 pub(crate) mod task;
 pub(crate) mod timers;
 pub(crate) mod vigil;
+pub(crate) mod waiting;

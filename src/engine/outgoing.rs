@@ -98,7 +98,8 @@ impl Outgoing {
     }
 
     /// Whether the next byte begins a message.
-    pub(crate) fn is_between(&self) -> bool {
+    pub(crate) fn is_between(&mut self) -> bool {
+        self.settle();
         self.pieces.front().is_none_or(|first| self.cursor.is_at(first.part.start))
     }
 
@@ -137,8 +138,8 @@ impl Outgoing {
 
     /// Adds a part of a batch that others get as well.
     pub(crate) fn share(&mut self, batch: &Arc<Batch>, part: &Part, spare: impl FnOnce() -> Batch) {
-        let length = Batch::flat_len_of(part);
-        if length >= SHARE_FROM && length >= batch.capacity() / SHARE_FRACTION {
+        let length = batch.wire_len_of(part.start, part.end);
+        if length >= SHARE_FROM && length >= batch.memory() / SHARE_FRACTION {
             self.push(Piece { body: Body::Shared(batch.clone()), part: *part });
         } else {
             self.add(|tail| tail.append(batch, part), spare);
@@ -192,6 +193,18 @@ impl Outgoing {
             }
         }
         used
+    }
+
+    /// Fills `slices` with the rest of the message that has been begun, so that something else can follow it.
+    pub(crate) fn gather_begun<'a>(&'a mut self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.settle();
+        match self.pieces.front() {
+            Some(first) => {
+                let end = first.first().map_or(first.part.end, |begun| begun.end);
+                first.batch().gather(self.cursor, end, slices)
+            }
+            None => 0,
+        }
     }
 
     /// The kernel has taken so many bytes more.
@@ -466,6 +479,22 @@ mod tests {
             prop_assert_eq!(written.payload, sent.iter().map(Message::byte_len).sum::<usize>());
             prop_assert_eq!(unpack(&wire), sent);
         }
+    }
+
+    #[test]
+    fn what_was_begun_can_be_finished_alone() {
+        let mut out = Outgoing::default();
+        out.give(batch(&["first".into(), ["second", "message"].into(), "third".into()]));
+        let (mut wire, mut written) = (Vec::new(), Written::default());
+        write(&mut out, 7 + 3, &mut wire, &mut written);
+        assert!(!out.is_between());
+        let mut slices = [IoSlice::new(&[]); 4];
+        let used = out.gather_begun(&mut slices);
+        let rest: usize = slices[..used].iter().map(|slice| slice.len()).sum();
+        assert_eq!(rest, 2 + 6 + 2 + 7 - 3);
+        write(&mut out, rest, &mut wire, &mut written);
+        assert!(out.is_between());
+        assert_eq!(out.depth().0, 1);
     }
 
     #[test]

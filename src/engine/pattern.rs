@@ -31,6 +31,15 @@ pub(crate) enum Incoming {
     Cancel(Bytes),
 }
 
+/// What is for the user.
+#[derive(Debug)]
+pub(crate) enum Inward {
+    /// Messages that a peer has sent.
+    Messages(Run),
+    /// What the pattern has to tell of a peer.
+    Report(Run),
+}
+
 /// What a pattern may reach of its engine.
 #[derive(Debug)]
 pub(crate) struct Reach<'a> {
@@ -43,12 +52,14 @@ pub(crate) trait Pattern: std::fmt::Debug + Default + Send + 'static {
     /// What the handshake says.
     const SOCKET_TYPE: SocketType;
     const UNSENT: Unsent;
+    /// What comes from all peers is one history: the user gets it in the order in which it came, not in fair turns.
+    const ORDERED: bool = false;
 
     /// A peer has finished the handshake.
     fn attach(&mut self, slot: usize, reach: Reach<'_>);
 
     /// A peer has gone; `inward` takes what the user is told of it.
-    fn detach(&mut self, slot: usize, reach: Reach<'_>, inward: &mut Vec<Run>);
+    fn detach(&mut self, slot: usize, reach: Reach<'_>, inward: &mut Vec<Inward>);
 
     /// A peer has no room for more messages.
     fn full(&mut self, _slot: usize) {}
@@ -76,7 +87,7 @@ pub(crate) trait Pattern: std::fmt::Debug + Default + Send + 'static {
         slot: usize,
         incoming: Incoming,
         reach: Reach<'_>,
-        inward: &mut Vec<Run>,
+        inward: &mut Vec<Inward>,
     ) -> Result<(), ProtocolError>;
 
     /// How many prefixes a peer has subscribed to.

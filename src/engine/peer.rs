@@ -1,6 +1,5 @@
 //! One peer: a byte stream, its protocol automaton, and what is on its way in and out.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
@@ -18,11 +17,11 @@ use crate::engine::outgoing::{Outgoing, Written};
 use crate::engine::shared::{AttachmentId, Ended, PeerWaker};
 use crate::engine::slabs::Slabs;
 use crate::engine::vigil::Vigil;
+use crate::engine::waiting::Waiting;
 use crate::monitor;
 use crate::transport::{PeerAddress, Stream};
 use crate::zmtp::connection::Connection;
 use crate::zmtp::greeting::Version;
-use crate::zmtp::run::Run;
 use crate::zmtp::socket_type::SocketType;
 
 /// The most slices that go into one vectored write.
@@ -54,7 +53,9 @@ pub(crate) struct Peer {
     /// It is to be given back, however little of it is left in sight.
     input_is_slab: bool,
     /// Messages that found no room in the inbound queue.
-    pub(crate) waiting: VecDeque<Run>,
+    pub(crate) waiting: Waiting,
+    /// What of its messages waits in the engine's history, in bytes of memory.
+    pub(crate) in_history: usize,
     /// We have said that nothing more will come, and wait for the peer to close.
     pub(crate) leaving: bool,
     /// Among the engine's peers with messages that found no room.
@@ -111,7 +112,8 @@ impl Peer {
             input: BytesMut::new(),
             is_sparse: false,
             input_is_slab: false,
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
+            in_history: 0,
             leaving: false,
             in_waiting: false,
             in_readable: false,
@@ -214,18 +216,22 @@ impl Peer {
 
     /// Writes until everything is taken or the kernel takes no more.
     ///
-    /// Control bytes go out between batches only: never inside of a frame or a multipart message.
+    /// Control bytes go out between messages only: never inside of a frame or a multipart message.
     pub(crate) fn write(&mut self, written: &mut Written) -> io::Result<()> {
         let waker = self.waker.clone();
         let mut cx = Context::from_waker(&waker);
         while !self.write_failed {
-            let control = self.connection.control();
-            let result = if !control.is_empty() && self.out.is_between() {
-                let result = Pin::new(&mut self.stream).poll_write(&mut cx, control);
+            let has_control = !self.connection.control().is_empty();
+            let result = if has_control && self.out.is_between() {
+                let result = Pin::new(&mut self.stream).poll_write(&mut cx, self.connection.control());
                 result.map_ok(|count| self.connection.control_sent(count))
             } else if self.out.pending() > 0 {
                 let mut slices = [IoSlice::new(&[]); SLICES];
-                let used = self.out.gather(&mut slices);
+                // What waits to follow the message that has been begun need not wait for all others.
+                let used = match has_control {
+                    true => self.out.gather_begun(&mut slices),
+                    false => self.out.gather(&mut slices),
+                };
                 let result = match &slices[..used] {
                     [only] => Pin::new(&mut self.stream).poll_write(&mut cx, only),
                     many => Pin::new(&mut self.stream).poll_write_vectored(&mut cx, many),

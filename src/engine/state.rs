@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::engine::pattern::Pattern;
+use crate::engine::pattern::{Inward, Pattern};
 use crate::engine::peers::Peers;
 use crate::engine::shared::{Attachment, Shared};
 use crate::engine::slabs::Slabs;
 use crate::engine::vigil::Duties;
+use crate::engine::waiting::{History, Waiting};
 use crate::monitor::{self, PeerId, PeerStats};
-use crate::zmtp::run::Run;
 
 /// A socket that has been told to close.
 #[derive(Debug, Clone, Copy)]
@@ -68,17 +68,21 @@ pub(crate) struct Engine<P> {
     /// The size of the smallest message that found no room in this turn.
     pub(super) waiting_size: usize,
     /// Messages of peers that have gone that found no room; the slot is their lane.
-    pub(super) orphans: VecDeque<(usize, Arc<monitor::Peer>, VecDeque<Run>)>,
+    pub(super) orphans: VecDeque<(usize, Arc<monitor::Peer>, Waiting)>,
+    /// What waits for room of a pattern that wants it in one order.
+    pub(super) history: History,
     /// A scratch buffer, for users that spin.
     pub(super) scratch: Vec<u8>,
     /// A scratch list of what has come for the user.
-    pub(super) inward: Vec<Run>,
+    pub(super) inward: Vec<Inward>,
     /// A scratch list of woken peers.
     pub(super) woken: Vec<usize>,
     /// How often the write was put off to collect more.
     pub(super) collected: usize,
     /// Bytes have been read or written since the last look.
     pub(super) busy: bool,
+    /// When the I/O task will look at the time, as far as it has said.
+    pub(super) armed: Option<Instant>,
     /// When to look whether large buffers are still of use.
     pub(super) release_at: Option<Instant>,
     /// Until when peers must have finished the handshake, in order.
@@ -108,11 +112,13 @@ impl<P: Pattern> Engine<P> {
             waiting_bytes: 0,
             waiting_size: usize::MAX,
             orphans: VecDeque::new(),
+            history: History::default(),
             scratch: Vec::new(),
             inward: Vec::new(),
             woken: Vec::new(),
             collected: 0,
             busy: false,
+            armed: None,
             release_at: None,
             handshakes: VecDeque::new(),
             sources: Sources::default(),
@@ -149,12 +155,18 @@ impl<P: Pattern> Engine<P> {
         stats.collect()
     }
 
+    /// Calls the I/O task.
+    pub(super) fn wake(&self) {
+        self.shared.signal.wake();
+    }
+
     /// Says what to be woken for; `false` if there is something to do already.
     pub(super) fn sleep(&self) -> bool {
         if !self.readable.is_empty() {
             return false;
         }
-        let inbound_sleeps = self.waiting_bytes == 0 || self.shared.inbound.sleep(self.waiting_size);
+        let waits = self.waiting_bytes > 0 || self.history.next_size().is_some();
+        let inbound_sleeps = !waits || self.shared.inbound.sleep(self.waiting_size);
         self.shared.outbound.sleep(self.pattern.has_room()) && inbound_sleeps
     }
 }

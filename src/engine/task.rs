@@ -59,9 +59,16 @@ impl<P: Pattern> Engine<P> {
         self.admit();
         let senders_wait = self.route() || sending;
         let more_to_write = self.write(senders_wait);
-        if more_to_read || more_to_write || !self.sleep() {
+        if more_to_read || more_to_write || !self.sleep() || self.must_look_earlier() {
             self.shared.signal.wake();
         }
+    }
+
+    /// Whether a deadline has come up before the one that the I/O task knows of.
+    fn must_look_earlier(&mut self) -> bool {
+        self.plan_release();
+        let armed = self.armed;
+        self.deadline(false).is_some_and(|at| armed.is_none_or(|armed| at < armed))
     }
 
     /// Routes what is queued, on behalf of a user who wants to do something after it.
@@ -77,7 +84,7 @@ impl<P: Pattern> Engine<P> {
             }
             left = now;
         }
-        if !self.sleep() {
+        if !self.sleep() || self.must_look_earlier() {
             self.shared.signal.wake();
         }
     }
@@ -210,7 +217,8 @@ impl<P: Pattern> Future for Driver<P> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if let Some(deadline) = engine.deadline(this.is_closed) {
+        engine.armed = engine.deadline(this.is_closed);
+        if let Some(deadline) = engine.armed {
             if this.timer.deadline() != deadline {
                 this.timer.as_mut().reset(deadline);
             }

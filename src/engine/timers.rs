@@ -16,9 +16,18 @@ const RELEASE_AFTER: Duration = Duration::from_secs(1);
 impl<P: Pattern> Engine<P> {
     /// Ends what has run out of time.
     pub(super) fn expire(&mut self) {
+        self.plan_release();
+        self.expire_due();
+    }
+
+    /// Large buffers are in use: whether they still are is looked at later.
+    pub(super) fn plan_release(&mut self) {
         if self.release_at.is_none() && self.busy && (self.slabs.is_large() || P::UNSENT != Unsent::Forget) {
             self.release_at = Some(Instant::now() + RELEASE_AFTER);
         }
+    }
+
+    fn expire_due(&mut self) {
         let is_watching = self.duties.next().is_some();
         if self.handshakes.is_empty() && self.leaving.is_empty() && self.release_at.is_none() && !is_watching {
             return;

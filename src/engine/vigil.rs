@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::engine::pattern::Pattern;
 use crate::engine::peer::Peer;
+use crate::engine::peers::Peers;
 use crate::engine::state::Engine;
 use crate::monitor::{DisconnectReason, Event, PeerId};
 
@@ -21,7 +22,14 @@ const MUCH_BYTES: usize = 64 * 1024;
 
 /// While we do not read a peer, because there is no room for its messages, it is told so often that we live: its PINGs are
 /// behind what we do not read.
-const LIFE_INTERVAL: Duration = Duration::from_millis(100);
+const LIFE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A peer that may be busy is judged all the same when it has been silent for so many timeouts, and for so long.
+const PATIENCE_TIMEOUTS: u32 = 10;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// More often than this no PING is sent.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A peer that takes no bytes for so long is congested.
 const CONGESTED_AFTER: Duration = Duration::from_secs(1);
@@ -50,6 +58,13 @@ impl Duties {
         self.0.peek().map(|Reverse((at, ..))| *at)
     }
 
+    /// Throws out what is due for peers that have gone, when that may be most of it.
+    fn tidy(&mut self, peers: &mut Peers) {
+        if self.0.len() > 64 + 8 * peers.len() {
+            self.0.retain(|Reverse((_, slot, id, _))| peers.get_mut(*slot).is_some_and(|peer| peer.about.id == *id));
+        }
+    }
+
     fn add(&mut self, at: Option<Instant>, slot: usize, id: PeerId, duty: Duty) {
         // What is due later than time is counted is never due.
         if let Some(at) = at {
@@ -71,8 +86,9 @@ pub(crate) struct Vigil {
     awaits_answer: bool,
     /// What had been sent before the last PING that was answered, and so has been read.
     read: Sent,
-    /// What the peer wants: to be given up after so much silence.
+    /// What the peer wants: to be given up after so much silence. A shorter time counts from the next look on.
     time_to_live: Option<Duration>,
+    watches_time_to_live: bool,
     /// We are showing that we live.
     shows_life: bool,
     /// There is no room for its messages, so it is not read.
@@ -112,6 +128,7 @@ impl<P: Pattern> Engine<P> {
     /// A peer has finished the handshake: heartbeats begin.
     pub(super) fn watch(&mut self, slot: usize) {
         let interval = self.shared.options.heartbeat_interval;
+        self.duties.tidy(&mut self.peers);
         if let Some(peer) = self.peers.get_mut(slot).filter(|peer| !interval.is_zero() && peer.connection.is_current())
         {
             self.duties.add(Instant::now().checked_add(interval), slot, peer.about.id, Duty::Ping);
@@ -136,11 +153,15 @@ impl<P: Pattern> Engine<P> {
         let Some(peer) = self.peers.get_mut(slot) else {
             return;
         };
-        let before = peer.vigil.time_to_live;
         peer.vigil.time_to_live = Some(time_to_live).filter(|time| !time.is_zero());
-        if before.is_none() && peer.vigil.time_to_live.is_some() {
+        if !peer.vigil.watches_time_to_live && peer.vigil.time_to_live.is_some() {
             let now = Instant::now();
             peer.vigil.heard = Some(now);
+            peer.vigil.watches_time_to_live = true;
+            self.duties.tidy(&mut self.peers);
+            let Some(peer) = self.peers.get_mut(slot) else {
+                return;
+            };
             self.duties.add(now.checked_add(time_to_live), slot, peer.about.id, Duty::TimeToLive);
         }
     }
@@ -207,7 +228,7 @@ impl<P: Pattern> Engine<P> {
                     if !std::mem::replace(&mut vigil.awaits_answer, true) {
                         self.duties.add(now.checked_add(options.heartbeat_timeout()), slot, id, Duty::Answer);
                     }
-                    now.checked_add(options.heartbeat_interval)
+                    now.checked_add(options.heartbeat_interval.max(SHORTEST_INTERVAL))
                 }
                 Duty::Answer => match peer.vigil.asked.as_ref().map(|asked| peer.vigil.heard.max(Some(asked.at))) {
                     None => {
@@ -215,26 +236,33 @@ impl<P: Pattern> Engine<P> {
                         None
                     }
                     Some(silent_since) => {
-                        let timeout = options.heartbeat_timeout();
+                        let timeout = options.heartbeat_timeout().max(SHORTEST_INTERVAL);
                         let due = silent_since.and_then(|since| since.checked_add(timeout));
-                        if due.is_some_and(|due| due <= now) && !may_be_busy(peer) {
+                        let silent_for = silent_since.map_or(Duration::ZERO, |since| now.duration_since(since));
+                        let out_of_patience = silent_for >= PATIENCE.max(timeout.saturating_mul(PATIENCE_TIMEOUTS));
+                        let is_judged = !may_be_busy(peer) || (out_of_patience && !peer.vigil.is_paused);
+                        if due.is_some_and(|due| due <= now) && is_judged && !self.look_at(slot) {
                             self.end(slot, DisconnectReason::Silent);
                             continue;
                         }
                         due.filter(|due| *due > now).or_else(|| now.checked_add(timeout))
                     }
                 },
-                Duty::TimeToLive => {
-                    let Some(time_to_live) = peer.vigil.time_to_live else {
-                        continue;
-                    };
-                    let due = peer.vigil.heard.and_then(|heard| heard.checked_add(time_to_live));
-                    if due.is_some_and(|due| due <= now) && !peer.vigil.is_paused {
-                        self.end(slot, DisconnectReason::Silent);
-                        continue;
+                Duty::TimeToLive => match peer.vigil.time_to_live {
+                    None => {
+                        peer.vigil.watches_time_to_live = false;
+                        None
                     }
-                    due.filter(|due| *due > now).or_else(|| now.checked_add(time_to_live))
-                }
+                    Some(time_to_live) => {
+                        let due = peer.vigil.heard.and_then(|heard| heard.checked_add(time_to_live));
+                        let is_judged = !peer.vigil.is_paused;
+                        if due.is_some_and(|due| due <= now) && is_judged && !self.look_at(slot) {
+                            self.end(slot, DisconnectReason::Silent);
+                            continue;
+                        }
+                        due.filter(|due| *due > now).or_else(|| now.checked_add(time_to_live))
+                    }
+                },
                 Duty::Life if peer.vigil.is_paused => {
                     peer.connection.show_life();
                     now.checked_add(LIFE_INTERVAL)
@@ -255,7 +283,9 @@ impl<P: Pattern> Engine<P> {
                     next
                 }
             };
-            self.duties.add(next, slot, id, duty);
+            if self.peers.get_mut(slot).is_some_and(|peer| peer.about.id == id) {
+                self.duties.add(next, slot, id, duty);
+            }
             self.peers.give(slot, |_, _| ());
             self.write_peer(slot);
         }

@@ -12,6 +12,9 @@ use crate::queue::lock;
 use crate::queue::waiters::{Ticket, Waiters, Woken};
 use crate::zmtp::run::Run;
 
+/// So many peers that have gone may have left a last message in a lane that keeps only the newest of each.
+const CONFLATED_GONE: usize = 16;
+
 /// Messages that wait, and who sent them.
 #[derive(Debug)]
 struct Entry {
@@ -91,14 +94,23 @@ impl State {
             run.split_front(|before, _, _| before + 1 < last);
             run.detach();
         }
-        if let Some(lane) = self.lanes.get_mut(lane) {
-            for Entry { run, .. } in lane.drain(..) {
-                messages += run.messages();
-                self.messages -= run.messages();
-                self.payload -= run.payload();
+        let was_empty = self.lanes.get(lane).is_none_or(VecDeque::is_empty);
+        if let Some(entries) = self.lanes.get_mut(lane) {
+            // The last messages of peers that have gone are kept, but not of any number of them.
+            let gone = entries.len().saturating_sub(CONFLATED_GONE);
+            for (index, Entry { run, from: other }) in std::mem::take(entries).into_iter().enumerate() {
+                if index >= gone && other.id != from.id {
+                    entries.push_back(Entry { run, from: other });
+                } else {
+                    messages += run.messages();
+                    self.messages -= run.messages();
+                    self.payload -= run.payload();
+                }
             }
         }
-        self.turns.retain(|turn| *turn != lane);
+        if !was_empty && self.lanes[lane].is_empty() {
+            self.turns.retain(|turn| *turn != lane);
+        }
         if let Some(run) = newest {
             self.replaced += messages - run.messages();
             self.push(lane, from, run);
@@ -138,26 +150,31 @@ impl Inbound {
     }
 
     /// Takes as many messages from the front of `waiting` as there is room for and `share` allows, one at least if there
-    /// is room for it; `false` if some are left.
+    /// is room for it; says how many bytes of memory that were.
     pub(crate) fn offer(
         &self,
         lane: usize,
         from: &Arc<Peer>,
         waiting: &mut VecDeque<Run>,
         share: HighWaterMark,
-    ) -> bool {
+    ) -> usize {
+        let mut taken = 0;
         let woken = {
             let mut state = lock(&self.state);
             if state.closed {
-                state.unread += waiting.drain(..).map(|run| run.messages()).sum::<usize>();
-                return true;
+                for run in waiting.drain(..) {
+                    state.unread += run.messages();
+                    taken += run.memory();
+                }
+                return taken;
             }
             if self.conflate && !waiting.is_empty() {
+                taken = waiting.iter().map(Run::memory).sum();
                 state.replace(lane, from, waiting);
                 let woken = state.waiters.take(1);
                 drop(state);
                 woken.wake();
-                return true;
+                return taken;
             }
             let (messages, payload) = (state.messages, state.payload);
             while let Some(run) = waiting.front_mut() {
@@ -181,13 +198,14 @@ impl Inbound {
                 if waiting.front().is_some_and(|run| run.messages() == 0) {
                     waiting.pop_front();
                 }
+                taken += front.memory();
                 state.push(lane, from, front);
             }
             let added = state.messages - messages;
             state.waiters.take(added)
         };
         woken.wake();
-        waiting.is_empty()
+        taken
     }
 
     /// The engine is about to sleep with messages that found no room, the smallest of `size` bytes; `false` if there is
@@ -326,9 +344,10 @@ impl Inbound {
         lock(&self.state).unread
     }
 
-    /// Whether there is no message.
-    pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.state).messages == 0
+    /// Whether there is no message, and there may be one.
+    pub(crate) fn is_awaited(&self) -> bool {
+        let state = lock(&self.state);
+        state.messages == 0 && !state.closed
     }
 
     /// Messages and bytes that are queued.
@@ -362,7 +381,11 @@ mod tests {
     }
 
     fn offer(queue: &Inbound, lane: usize, waiting: &mut VecDeque<Run>, share: HighWaterMark) -> bool {
-        queue.offer(lane, &peer(), waiting, share)
+        let memory = |waiting: &VecDeque<Run>| waiting.iter().map(Run::memory).sum::<usize>();
+        let before = memory(waiting);
+        let taken = queue.offer(lane, &peer(), waiting, share);
+        assert_eq!(before - taken, memory(waiting));
+        waiting.is_empty()
     }
 
     fn pop(queue: &Inbound) -> Result<Message, TryRecvError> {
@@ -481,6 +504,17 @@ mod tests {
         assert_eq!((queue.depth(), queue.replaced()), ((2, 3), 4));
         assert_eq!(pop(&queue), Ok(["x", "y"].into()));
         assert_eq!(pop(&queue), Ok("e".into()));
+    }
+
+    #[test]
+    fn conflation_keeps_the_last_message_of_a_peer_that_has_gone() {
+        let queue = Inbound::new(ALL, true);
+        for id in 0..40 {
+            let from = Arc::new(Peer { id: crate::PeerId(id), ..peer().as_ref().clone() });
+            queue.offer(0, &from, &mut run(b"ab"), ALL);
+        }
+        assert_eq!((queue.depth().0, queue.replaced()), (CONFLATED_GONE + 1, 80 - CONFLATED_GONE - 1));
+        assert_eq!(drain(&queue).len(), CONFLATED_GONE + 1);
     }
 
     #[test]

@@ -278,9 +278,15 @@ impl<V: Value> PrefixTree<V> {
                 return;
             }
             let node = self.node_mut(id);
-            (node.label, node.children) = (Label::new(b""), Children::None);
+            (node.label, node.children, node.value) = (Label::new(b""), Children::None, V::default());
             self.free.push(id);
             id = parent;
+        }
+        if self.free.len() + 1 == self.nodes.len() {
+            // Only the root is left: give the memory back.
+            self.nodes.truncate(1);
+            self.nodes.shrink_to_fit();
+            self.free = Vec::new();
         }
     }
 
@@ -371,7 +377,7 @@ mod tests {
         }
         assert!(prefixes.iter().all(|prefix| remove(&mut tree, prefix)));
         assert!(tree.is_flat());
-        assert_eq!(tree.free.len() + 1, tree.nodes.len());
+        assert_eq!((tree.free.len(), tree.nodes.len()), (0, 1));
     }
 
     #[test]

@@ -39,6 +39,9 @@ thread_local! {
     static LAST_CALL: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
+/// A publisher's `send` writes to so many peers itself; with more of them the I/O task does.
+const CROWD: usize = 16;
+
 /// So many calls of `send` or `recv` use up one unit of their task's budget, of which tokio gives 128.
 const CALLS_PER_UNIT: u32 = 128;
 
@@ -318,11 +321,18 @@ impl Core {
     #[cold]
     fn call_engine(&self) {
         let apart = LAST_CALL.get().is_none_or(|last| last.elapsed() >= CALLS_APART);
-        if !apart || !self.take_turn(false) {
+        // A message for very many peers is the I/O task's work.
+        if !apart || self.has_crowd() || !self.take_turn(false) {
             self.shared.signal.wake();
         }
         // At the end: what a write takes is no pause of the user's.
         LAST_CALL.set(Some(Instant::now()));
+    }
+
+    /// Whether one message may go to more peers than its sender should write to.
+    fn has_crowd(&self) -> bool {
+        let crowded = |presence: Presence| matches!(presence, Presence::Open { peers } if peers > CROWD);
+        self.engine.connects_once() && crowded(*self.shared.presence.borrow())
     }
 
     /// Queues a message if there is room, or if a turn of the engine makes some.
@@ -373,13 +383,15 @@ impl Core {
         let before = out.len();
         loop {
             self.shared.inbound.pop_many(out, max, || self.shared.signal.wake())?;
-            let mut index = before;
-            while self.filter.is_some() && index < out.len() {
-                if self.lets_through(&out[index]) {
-                    index += 1;
-                } else {
-                    out.remove(index);
+            if self.filter.is_some() {
+                let mut kept = before;
+                for index in before..out.len() {
+                    if self.lets_through(&out[index]) {
+                        out.swap(kept, index);
+                        kept += 1;
+                    }
                 }
+                out.truncate(kept);
             }
             if out.len() > before {
                 return Ok(out.len() - before);
@@ -409,7 +421,7 @@ impl Core {
     #[cold]
     fn spin(&self) {
         let start = Instant::now();
-        while self.shared.inbound.is_empty() && start.elapsed() < self.shared.options.spin {
+        while self.shared.inbound.is_awaited() && start.elapsed() < self.shared.options.spin {
             if !self.engine.read_now() {
                 std::hint::spin_loop();
             }
@@ -675,8 +687,8 @@ macro_rules! common_methods {
             self.core.monitor()
         }
 
-        /// The peers that are connected, and a stream of what happens from then on, with no gap in between: an event of a
-        /// peer that is not in the list follows the event of its connection.
+        /// The peers that are connected and have finished the handshake, and a stream of what happens from then on, with no
+        /// gap in between: a peer that is in neither is still in the handshake, and its success will be in the stream.
         pub fn watch(&self) -> (Vec<$crate::monitor::PeerStats>, $crate::monitor::Monitor) {
             self.core.watch()
         }

@@ -153,7 +153,7 @@ impl Proxy {
             let (capture, control, flows) = (self.capture, control.subscribe(), flows.clone());
             tasks.spawn(async move { forward(&from, &to, capture.as_ref(), control, &flows.back).await });
         }
-        ProxyHandle { control, flows, tasks }
+        ProxyHandle { control, flows, tasks, is_over: false }
     }
 }
 
@@ -187,6 +187,8 @@ pub struct ProxyHandle {
     flows: Arc<Flows>,
     /// Ended by `control`, or by a socket that is closed; never aborted, so that nothing in hand is lost.
     tasks: JoinSet<()>,
+    /// One of the sockets has been closed.
+    is_over: bool,
 }
 
 impl ProxyHandle {
@@ -223,7 +225,10 @@ impl ProxyHandle {
     ///
     /// Waiting changes nothing.
     pub async fn wait(&mut self) -> ProxyCounters {
-        self.tasks.join_next().await;
+        if !self.is_over {
+            self.tasks.join_next().await;
+            self.is_over = true;
+        }
         self.counters()
     }
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::engine::pattern::{Incoming, Pattern, Reach, Unsent};
+use bytes::Bytes;
+
+use crate::engine::pattern::{Incoming, Inward, Pattern, Reach, Unsent};
 use crate::engine::peer::Peer;
 use crate::engine::shared::Shared;
 use crate::error::{ProtocolError, TrySendError};
@@ -11,6 +13,7 @@ use crate::monitor::{Event, PeerId};
 use crate::options::{HighWaterMark, Options, SlowSubscriber};
 use crate::routing::topics::{Change, Topics};
 use crate::zmtp::encoder::{Batch, Part, Position};
+use crate::zmtp::frame;
 use crate::zmtp::run::Run;
 use crate::zmtp::socket_type::SocketType;
 
@@ -28,6 +31,8 @@ struct Subscriber {
     dropped: usize,
     /// How much was dropped since it began to lose messages.
     losing: Option<u64>,
+    /// Where it is among the slots, while it is connected.
+    place: Option<usize>,
 }
 
 /// Matches messages with subscriptions; one that `REPORTS` tells its application of these, as an XPUB does.
@@ -59,7 +64,7 @@ impl<const REPORTS: bool> Publisher<REPORTS> {
         subscribes: bool,
         prefix: &[u8],
         shared: &Shared,
-        inward: &mut Vec<Run>,
+        inward: &mut Vec<Inward>,
     ) -> Result<(), ProtocolError> {
         let options = &shared.options;
         let topics = if options.manual { &mut self.requested } else { &mut self.topics };
@@ -71,10 +76,11 @@ impl<const REPORTS: bool> Publisher<REPORTS> {
             false => topics.cancel(slot, prefix),
         };
         if !options.manual && change != Change::None {
+            self.resume(slot);
             shared.subscriptions_changed();
         }
         if REPORTS && is_reported(subscribes, change, options) {
-            inward.push(report(subscribes, prefix));
+            inward.push(Inward::Report(report(subscribes, prefix)));
         }
         Ok(())
     }
@@ -88,11 +94,21 @@ impl<const REPORTS: bool> Publisher<REPORTS> {
             true => self.topics.subscribe(slot, prefix),
             false => self.topics.cancel(slot, prefix),
         };
+        self.resume(slot);
         reach.shared.subscriptions_changed();
     }
 
+    /// What waits may not be for this subscriber any more, or there may be room for it now.
+    fn resume(&mut self, slot: usize) {
+        if self.waits_for == Some(slot) {
+            self.waits_for = None;
+        }
+    }
+
     fn slot_of(&self, peer: PeerId, reach: &Reach<'_>) -> Option<usize> {
-        reach.peers.slot_of(peer).filter(|slot| self.slots.contains(slot))
+        let is_attached =
+            |slot: &usize| self.subscribers.get(*slot).is_some_and(|subscriber| subscriber.place.is_some());
+        reach.peers.slot_of(peer).filter(is_attached)
     }
 
     /// Sends a message to one peer alone.
@@ -189,7 +205,7 @@ impl<const REPORTS: bool> Publisher<REPORTS> {
         let subscriber = &mut self.subscribers[slot];
         if !policy.drops_older() && !mark.admits(subscriber.messages, subscriber.payload, message.payload) {
             subscriber.dropped += 1;
-            if policy == SlowSubscriber::Disconnect && !self.dismissed.contains(&slot) {
+            if policy == SlowSubscriber::Disconnect && subscriber.dropped == 1 {
                 self.dismissed.push(slot);
             }
             return;
@@ -275,15 +291,24 @@ impl<const REPORTS: bool> Publisher<REPORTS> {
     }
 }
 
+/// What a publisher is sent costs the peer as little as a command.
+fn may_send_command(slot: usize, reach: &mut Reach<'_>) -> bool {
+    let options = &reach.shared.options;
+    let (burst, rate) = (options.command_burst(true), options.max_commands_per_second);
+    reach.peers.get_mut(slot).is_none_or(|peer| peer.commands.spend(burst, rate))
+}
+
 /// Drops what is older than the mark allows.
 fn drop_older(peer: &mut Peer, mark: HighWaterMark, policy: SlowSubscriber) -> usize {
+    peer.out.depth();
+    // One that has been begun cannot be taken back, and the newest one is never the one to go.
+    let kept = 1 + usize::from(!peer.out.is_between());
     if policy == SlowSubscriber::KeepLatest {
-        // One that has been begun cannot be taken back, and does not wait.
-        let kept = 1 + usize::from(!peer.out.is_between());
         return peer.out.drop_oldest(|messages, _| messages <= kept);
     }
     peer.out.drop_oldest(|messages, payload| {
-        (mark.messages == 0 || messages <= mark.messages) && (mark.bytes == 0 || payload <= mark.bytes || messages <= 1)
+        let fits = (mark.messages == 0 || messages <= mark.messages) && (mark.bytes == 0 || payload <= mark.bytes);
+        fits || messages <= kept
     })
 }
 
@@ -308,18 +333,23 @@ fn is_reported(subscribes: bool, change: Change, options: &Options) -> bool {
 
 /// A request as the message that an XPUB receives.
 fn report(subscribes: bool, prefix: &[u8]) -> Run {
-    Run::whole(Message::from([&[u8::from(subscribes)], prefix].concat()))
+    let mut wire = Vec::with_capacity(prefix.len() + 10);
+    frame::write_header(&mut wire, 0, 1 + prefix.len());
+    wire.push(u8::from(subscribes));
+    wire.extend_from_slice(prefix);
+    Run::packed(Bytes::from(wire), 1, 1 + prefix.len())
 }
 
 impl<const REPORTS: bool> Pattern for Publisher<REPORTS> {
     const SOCKET_TYPE: SocketType = if REPORTS { SocketType::XPub } else { SocketType::Pub };
     const UNSENT: Unsent = Unsent::Drop;
+    const ORDERED: bool = REPORTS;
 
     fn attach(&mut self, slot: usize, reach: Reach<'_>) {
         if slot >= self.subscribers.len() {
             self.subscribers.resize_with(slot + 1, Subscriber::default);
         }
-        self.subscribers[slot] = Subscriber::default();
+        self.subscribers[slot] = Subscriber { place: Some(self.slots.len()), ..Subscriber::default() };
         self.slots.push(slot);
         if let Some(welcome) = &reach.shared.options.welcome {
             let push = |batch: &mut Batch| batch.push(welcome);
@@ -331,16 +361,19 @@ impl<const REPORTS: bool> Pattern for Publisher<REPORTS> {
         }
     }
 
-    fn detach(&mut self, slot: usize, reach: Reach<'_>, inward: &mut Vec<Run>) {
-        self.slots.retain(|other| *other != slot);
-        self.dismissed.retain(|other| *other != slot);
-        if self.waits_for == Some(slot) {
-            self.waits_for = None;
+    fn detach(&mut self, slot: usize, reach: Reach<'_>, inward: &mut Vec<Inward>) {
+        if let Some(place) = self.subscribers[slot].place.take() {
+            self.slots.swap_remove(place);
+            if let Some(moved) = self.slots.get(place) {
+                self.subscribers[*moved].place = Some(place);
+            }
         }
+        self.dismissed.retain(|other| *other != slot);
+        self.resume(slot);
         let options = &reach.shared.options;
         let mut tell = |prefix: &dyn Fn() -> Vec<u8>, change: Change| {
             if REPORTS && is_reported(false, change, options) {
-                inward.push(report(false, &prefix()));
+                inward.push(Inward::Report(report(false, &prefix())));
             }
         };
         if options.manual {
@@ -353,9 +386,7 @@ impl<const REPORTS: bool> Pattern for Publisher<REPORTS> {
     }
 
     fn written(&mut self, slot: usize, peer: &mut Peer, shared: &Shared) {
-        if self.waits_for == Some(slot) {
-            self.waits_for = None;
-        }
+        self.resume(slot);
         let Some(subscriber) = self.subscribers.get_mut(slot) else {
             return;
         };
@@ -407,8 +438,8 @@ impl<const REPORTS: bool> Pattern for Publisher<REPORTS> {
         &mut self,
         slot: usize,
         incoming: Incoming,
-        reach: Reach<'_>,
-        inward: &mut Vec<Run>,
+        mut reach: Reach<'_>,
+        inward: &mut Vec<Inward>,
     ) -> Result<(), ProtocolError> {
         let mut run = match incoming {
             Incoming::Subscribe(prefix) => return self.request(slot, true, &prefix, reach.shared, inward),
@@ -418,10 +449,14 @@ impl<const REPORTS: bool> Pattern for Publisher<REPORTS> {
         // From peers of older versions subscriptions come as messages, and from any that like it so.
         let mut message = Message::default();
         while run.next_into(&mut message) {
+            let is_request = message.frame_count() == 1 && matches!(message[0].first(), Some(0 | 1));
+            if (is_request || !REPORTS) && !may_send_command(slot, &mut reach) {
+                return Err(ProtocolError::CommandFlood);
+            }
             match (message.frame_count(), &message[0][..]) {
                 (1, [1, prefix @ ..]) => self.request(slot, true, prefix, reach.shared, inward)?,
                 (1, [0, prefix @ ..]) => self.request(slot, false, prefix, reach.shared, inward)?,
-                _ if REPORTS => inward.push(Run::whole(std::mem::take(&mut message))),
+                _ if REPORTS => inward.push(Inward::Messages(Run::whole(std::mem::take(&mut message)))),
                 _ => reach.shared.counters.messages_refused.add(1),
             }
         }

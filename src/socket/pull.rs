@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::engine::pattern::{Incoming, Pattern, Reach, Unsent};
+use crate::engine::pattern::{Incoming, Inward, Pattern, Reach, Unsent};
 use crate::error::{BuildError, ProtocolError};
 use crate::options::{Options, common_options};
 use crate::socket::handle::{Core, common_methods};
 use crate::socket::receiving::{conflate_option, receiving_close, receiving_methods, receiving_options};
 use crate::zmtp::encoder::Batch;
-use crate::zmtp::run::Run;
 use crate::zmtp::socket_type::SocketType;
 
 /// Sends nothing.
@@ -21,7 +20,7 @@ impl Pattern for Pull {
 
     fn attach(&mut self, _slot: usize, _reach: Reach<'_>) {}
 
-    fn detach(&mut self, _slot: usize, _reach: Reach<'_>, _inward: &mut Vec<Run>) {}
+    fn detach(&mut self, _slot: usize, _reach: Reach<'_>, _inward: &mut Vec<Inward>) {}
 
     fn has_room(&self) -> bool {
         false
@@ -37,10 +36,10 @@ impl Pattern for Pull {
         _slot: usize,
         incoming: Incoming,
         _reach: Reach<'_>,
-        inward: &mut Vec<Run>,
+        inward: &mut Vec<Inward>,
     ) -> Result<(), ProtocolError> {
         if let Incoming::Run(run) = incoming {
-            inward.push(run);
+            inward.push(Inward::Messages(run));
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::pattern::{Incoming, Pattern, Reach, Unsent};
+use crate::engine::pattern::{Incoming, Inward, Pattern, Reach, Unsent};
 use crate::engine::peer::Peer;
 use crate::error::{BuildError, ProtocolError};
 use crate::options::{Options, common_options};
@@ -10,7 +10,6 @@ use crate::routing::round_robin::RoundRobin;
 use crate::socket::handle::{Core, common_methods};
 use crate::socket::sending::{sending_methods, sending_options};
 use crate::zmtp::encoder::Batch;
-use crate::zmtp::run::Run;
 use crate::zmtp::socket_type::SocketType;
 
 /// Deals messages to the peers that have room.
@@ -27,7 +26,7 @@ impl Pattern for Push {
         self.ring.join(slot);
     }
 
-    fn detach(&mut self, slot: usize, _reach: Reach<'_>, _inward: &mut Vec<Run>) {
+    fn detach(&mut self, slot: usize, _reach: Reach<'_>, _inward: &mut Vec<Inward>) {
         self.ring.leave(slot);
     }
 
@@ -48,7 +47,7 @@ impl Pattern for Push {
         _slot: usize,
         incoming: Incoming,
         reach: Reach<'_>,
-        _inward: &mut Vec<Run>,
+        _inward: &mut Vec<Inward>,
     ) -> Result<(), ProtocolError> {
         if let Incoming::Run(run) = incoming {
             reach.shared.counters.messages_refused.add(run.messages());

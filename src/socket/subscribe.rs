@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::pattern::{Incoming, Pattern, Reach, Unsent};
+use crate::engine::pattern::{Incoming, Inward, Pattern, Reach, Unsent};
 use crate::error::{BuildError, ProtocolError};
 use crate::message::Message;
 use crate::options::{Options, common_options};
@@ -28,7 +28,7 @@ impl Pattern for Sub {
         self.publishers.join(slot, &self.subscriptions, reach);
     }
 
-    fn detach(&mut self, slot: usize, _reach: Reach<'_>, _inward: &mut Vec<Run>) {
+    fn detach(&mut self, slot: usize, _reach: Reach<'_>, _inward: &mut Vec<Inward>) {
         self.publishers.leave(slot, &self.subscriptions);
     }
 
@@ -45,7 +45,7 @@ impl Pattern for Sub {
         _slot: usize,
         incoming: Incoming,
         reach: Reach<'_>,
-        inward: &mut Vec<Run>,
+        inward: &mut Vec<Inward>,
     ) -> Result<(), ProtocolError> {
         match incoming {
             // The newest one is kept: it must be one that the user wants.
@@ -53,14 +53,14 @@ impl Pattern for Sub {
                 let mut message = Message::default();
                 while run.next_into(&mut message) {
                     if self.subscriptions.admit(&message[0]) {
-                        inward.push(Run::whole(std::mem::take(&mut message)));
+                        inward.push(Inward::Messages(Run::whole(std::mem::take(&mut message))));
                     } else {
                         reach.shared.counters.messages_received.add(1);
                     }
                 }
             }
             // Whether it is wanted is looked at when the user takes it: only then is it certain.
-            Incoming::Run(run) => inward.push(run),
+            Incoming::Run(run) => inward.push(Inward::Messages(run)),
             Incoming::Subscribe(_) | Incoming::Cancel(_) => {}
         }
         Ok(())

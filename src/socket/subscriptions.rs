@@ -1,6 +1,7 @@
 //! What a SUB or XSUB has subscribed to: a state, not messages. Every publisher is told all of it when it is connected, and
 //! what changes from then on; no high-water mark limits either.
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -167,6 +168,8 @@ const BACKLOG_MAXIMUM: usize = 64 * 1024 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Publishers {
     slots: Vec<usize>,
+    /// How much each of them had to be told when it was connected, in bytes.
+    told: HashMap<usize, usize>,
     /// Those that do not read what they are told.
     dismissed: Vec<usize>,
 }
@@ -180,12 +183,17 @@ impl Publishers {
     pub(crate) fn join(&mut self, slot: usize, subscriptions: &Subscriptions, mut reach: Reach<'_>) {
         self.tell_news(subscriptions, &mut reach);
         self.slots.push(slot);
-        reach.peers.give(slot, |peer, _| subscriptions.tell_all(peer));
+        let told = reach.peers.give(slot, |peer, _| {
+            subscriptions.tell_all(peer);
+            peer.out.pending()
+        });
+        self.told.insert(slot, told.unwrap_or(0));
     }
 
     pub(crate) fn leave(&mut self, slot: usize, subscriptions: &Subscriptions) {
         self.slots.retain(|other| *other != slot);
         self.dismissed.retain(|other| *other != slot);
+        self.told.remove(&slot);
         if self.slots.is_empty() {
             subscriptions.rest();
         }
@@ -202,7 +210,8 @@ impl Publishers {
                 tell(peer, news.iter().cloned());
                 peer.out.pending()
             });
-            if pending.is_some_and(|pending| pending > BACKLOG_MAXIMUM) && !self.dismissed.contains(slot) {
+            let allowed = BACKLOG_MAXIMUM.saturating_add(self.told.get(slot).copied().unwrap_or(0));
+            if pending.is_some_and(|pending| pending > allowed) && !self.dismissed.contains(slot) {
                 self.dismissed.push(*slot);
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use crate::engine::drive::consult;
-use crate::engine::pattern::{Incoming, Pattern, Reach, Unsent};
+use crate::engine::pattern::{Incoming, Inward, Pattern, Reach, Unsent};
 use crate::engine::shared::Shared;
 use crate::engine::state::Engine;
 use crate::error::{BuildError, ProtocolError};
@@ -13,7 +13,6 @@ use crate::socket::receiving::{receiving_methods, receiving_options};
 use crate::socket::sending::{sending_methods, sending_options};
 use crate::socket::subscriptions::{Publishers, Subscriptions};
 use crate::zmtp::encoder::{Batch, Part, Position};
-use crate::zmtp::run::Run;
 use crate::zmtp::socket_type::SocketType;
 
 /// Sends subscriptions and other messages to all publishers, and takes what comes.
@@ -56,7 +55,7 @@ impl Pattern for XSub {
         self.publishers.join(slot, &self.subscriptions, reach);
     }
 
-    fn detach(&mut self, slot: usize, _reach: Reach<'_>, _inward: &mut Vec<Run>) {
+    fn detach(&mut self, slot: usize, _reach: Reach<'_>, _inward: &mut Vec<Inward>) {
         self.publishers.leave(slot, &self.subscriptions);
     }
 
@@ -89,10 +88,10 @@ impl Pattern for XSub {
         _slot: usize,
         incoming: Incoming,
         _reach: Reach<'_>,
-        inward: &mut Vec<Run>,
+        inward: &mut Vec<Inward>,
     ) -> Result<(), ProtocolError> {
         if let Incoming::Run(run) = incoming {
-            inward.push(run);
+            inward.push(Inward::Messages(run));
         }
         Ok(())
     }

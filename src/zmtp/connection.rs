@@ -40,16 +40,17 @@ pub(crate) enum Event {
     Cancel(Bytes),
     /// A PING, which has been answered; the peer wants to be given up after so much silence, unless it is zero.
     Ping { time_to_live: Duration },
-    /// The answer to the PING with this number.
-    Pong { number: u32 },
+    /// The answer to the PING with this number, or a sign of life without one.
+    Pong { number: Option<u32> },
     /// A command that concerns nobody else.
     Command,
 }
 
 impl Event {
-    /// Whether this was a command, which costs a peer nothing to send.
+    /// Whether this was a command, which costs a peer nothing to send. A PONG does not count: we ask for it, or it tells us
+    /// of a peer's life when it does not read.
     pub(crate) fn is_command(&self) -> bool {
-        matches!(self, Self::Subscribe(_) | Self::Cancel(_) | Self::Ping { .. } | Self::Pong { .. } | Self::Command)
+        matches!(self, Self::Subscribe(_) | Self::Cancel(_) | Self::Ping { .. } | Self::Command)
     }
 }
 
@@ -219,11 +220,7 @@ impl Connection {
                 command::write_pong(&mut self.control, context);
                 Ok(Event::Ping { time_to_live: u32::from(ttl) * command::TTL_UNIT })
             }
-            Some((b"PONG", context)) => match context.try_into().map(u32::from_be_bytes) {
-                Ok(number) => Ok(Event::Pong { number }),
-                // Not an answer to us.
-                Err(_) => Ok(Event::Command),
-            },
+            Some((b"PONG", context)) => Ok(Event::Pong { number: context.try_into().ok().map(u32::from_be_bytes) }),
             Some((b"SUBSCRIBE", prefix)) => Ok(Event::Subscribe(body.slice_ref(prefix))),
             Some((b"CANCEL", prefix)) => Ok(Event::Cancel(body.slice_ref(prefix))),
             // Unknown commands are the protocol's extension point, and what is no command at all has no effect either.

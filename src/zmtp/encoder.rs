@@ -179,6 +179,11 @@ impl Batch {
         self.flat.capacity()
     }
 
+    /// How much memory the batch keeps from being used otherwise.
+    pub(crate) fn memory(&self) -> usize {
+        self.flat.capacity() + self.chained_bytes
+    }
+
     /// Empties the batch and keeps its buffer.
     pub(crate) fn clear(&mut self) {
         self.flat.clear();
@@ -268,7 +273,7 @@ impl Batch {
     }
 
     /// How many bytes of the flat buffer a part takes.
-    pub(crate) fn flat_len_of(part: &Part) -> usize {
+    fn flat_len_of(part: &Part) -> usize {
         part.end.flat - part.start.flat
     }
 

@@ -81,7 +81,7 @@ async fn a_peer_whose_messages_find_no_room_is_told_that_we_live(place: Place) {
         peer.send(&message).await;
     }
     // Behind all that it would find a PING only when the user receives.
-    assert_eq!(peer.read(14).await, b"\x04\x05\x04PONG\x04\x05\x04PONG");
+    assert_eq!(peer.read(14).await, b"\x04\x05\x04PONG\x04\x05\x04PONG", "one a second");
     for _ in 0..12 {
         within(pull.recv()).await.unwrap();
     }

@@ -1,0 +1,160 @@
+//! What has come for the user and found no room in the inbound queue.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::monitor::Peer;
+use crate::options::HighWaterMark;
+use crate::queue::inbound::Inbound;
+use crate::zmtp::run::Run;
+
+/// Reports that nobody takes are given up beyond so many bytes of memory: an application that does not receive must not
+/// be made to hold them, nor its peers to wait.
+const REPORTS_MAXIMUM: usize = 16 * 1024 * 1024;
+
+/// Messages of one peer, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    runs: VecDeque<Run>,
+    /// What they take in memory, in bytes.
+    cost: usize,
+}
+
+impl Waiting {
+    pub(crate) fn push(&mut self, run: Run) {
+        self.cost += run.memory();
+        self.runs.push_back(run);
+    }
+
+    pub(crate) fn cost(&self) -> usize {
+        self.cost
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// The size of the next message, over all frames, in bytes.
+    pub(crate) fn next_size(&self) -> Option<usize> {
+        self.runs.front().map(Run::next_size)
+    }
+
+    /// Offers the messages to the queue, a share of them; says how many bytes of memory were admitted.
+    pub(crate) fn offer(&mut self, inbound: &Inbound, lane: usize, from: &Arc<Peer>, share: HighWaterMark) -> usize {
+        let admitted = inbound.offer(lane, from, &mut self.runs, share);
+        self.cost -= admitted;
+        admitted
+    }
+}
+
+/// What is told in the order in which it came, whoever it is of.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    entries: VecDeque<Entry>,
+    /// What the reports among them take in memory, in bytes.
+    reports: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    slot: usize,
+    from: Arc<Peer>,
+    waiting: Waiting,
+    is_report: bool,
+}
+
+/// What has been admitted of a peer's messages.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) slot: usize,
+    pub(crate) from: Arc<Peer>,
+    /// In bytes of memory.
+    pub(crate) cost: usize,
+}
+
+impl History {
+    /// Adds a report; `false` if there are too many already.
+    pub(crate) fn report(&mut self, slot: usize, from: &Arc<Peer>, run: Run) -> bool {
+        let cost = run.memory() + size_of::<Entry>();
+        if self.reports + cost > REPORTS_MAXIMUM {
+            return false;
+        }
+        self.reports += cost;
+        self.push(slot, from, run, true);
+        true
+    }
+
+    /// Adds a message.
+    pub(crate) fn message(&mut self, slot: usize, from: &Arc<Peer>, run: Run) {
+        self.push(slot, from, run, false);
+    }
+
+    fn push(&mut self, slot: usize, from: &Arc<Peer>, run: Run, is_report: bool) {
+        let mut waiting = Waiting::default();
+        waiting.push(run);
+        self.entries.push_back(Entry { slot, from: from.clone(), waiting, is_report });
+    }
+
+    /// Offers the first entry to the queue. `None` if there is none, or no room for it.
+    pub(crate) fn admit(&mut self, inbound: &Inbound, share: HighWaterMark) -> Option<Admitted> {
+        let entry = self.entries.front_mut()?;
+        let cost = entry.waiting.cost();
+        entry.waiting.offer(inbound, 0, &entry.from, share);
+        if !entry.waiting.is_empty() {
+            return None;
+        }
+        let entry = self.entries.pop_front()?;
+        if entry.is_report {
+            self.reports -= cost + size_of::<Entry>();
+        }
+        let cost = if entry.is_report { 0 } else { cost };
+        Some(Admitted { slot: entry.slot, from: entry.from, cost })
+    }
+
+    /// The size of the next message, over all frames, in bytes.
+    pub(crate) fn next_size(&self) -> Option<usize> {
+        self.entries.front().and_then(|entry| entry.waiting.next_size())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(id: u64) -> Arc<Peer> {
+        let endpoint: crate::Endpoint = "ipc://x".parse().unwrap();
+        let address = crate::PeerAddress::Tcp(([127, 0, 0, 1], 1).into());
+        Arc::new(Peer { id: crate::PeerId(id), endpoint, address, socket_type: None })
+    }
+
+    const ALL: HighWaterMark = HighWaterMark { messages: 0, bytes: 0 };
+
+    #[test]
+    fn a_history_keeps_the_order_over_all_peers_and_messages_cost_their_peer() {
+        let inbound = Inbound::new(ALL, false);
+        let mut history = History::default();
+        assert!(history.report(3, &peer(1), Run::whole("a".into())));
+        history.message(1, &peer(2), Run::whole("b".into()));
+        assert!(history.report(3, &peer(1), Run::whole("c".into())));
+        let costs: Vec<_> = std::iter::from_fn(|| history.admit(&inbound, ALL)).map(|admitted| admitted.cost).collect();
+        assert_eq!((costs[0], costs[2]), (0, 0));
+        assert!(costs[1] > 0);
+        for expected in ["a", "b", "c"] {
+            let mut slot = crate::Message::default();
+            inbound.pop_into(&mut slot, || ()).unwrap();
+            assert_eq!(slot, expected.into());
+        }
+        assert_eq!(history.reports, 0);
+    }
+
+    #[test]
+    fn reports_that_nobody_takes_have_an_end() {
+        let inbound = Inbound::new(HighWaterMark { messages: 1, bytes: 0 }, false);
+        let mut history = History::default();
+        let taken = (0..1_000_000).take_while(|_| history.report(0, &peer(1), Run::whole("topic".into()))).count();
+        assert!((10_000..500_000).contains(&taken), "{taken}");
+        assert!(history.admit(&inbound, ALL).is_some());
+        assert!(history.admit(&inbound, ALL).is_none());
+        assert!(history.report(0, &peer(1), Run::whole("topic".into())));
+    }
+}
