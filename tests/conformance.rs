@@ -35,21 +35,41 @@ use {behaviour, behaviours};
 mod cancel;
 #[path = "conformance/closing.rs"]
 mod closing;
+#[path = "conformance/conflate.rs"]
+mod conflate;
 #[path = "conformance/endpoints.rs"]
 mod endpoints;
 #[path = "conformance/events.rs"]
 mod events;
+#[path = "conformance/fan_out.rs"]
+mod fan_out;
 #[path = "conformance/heartbeats.rs"]
 mod heartbeats;
 #[path = "conformance/marks.rs"]
 mod marks;
 #[path = "conformance/pressure.rs"]
 mod pressure;
+#[path = "conformance/proxy.rs"]
+mod proxy;
+#[path = "conformance/publish.rs"]
+mod publish;
 #[path = "conformance/restarts.rs"]
 mod restarts;
 #[path = "conformance/routing.rs"]
 mod routing;
 #[path = "conformance/runtimes.rs"]
 mod runtimes;
+#[path = "conformance/slow_subscribers.rs"]
+mod slow_subscribers;
+#[path = "conformance/subscribe.rs"]
+mod subscribe;
+#[path = "conformance/subscription_wire.rs"]
+mod subscription_wire;
 #[path = "conformance/tasks.rs"]
 mod tasks;
+#[path = "conformance/xpub.rs"]
+mod xpub;
+#[path = "conformance/xpub_manual.rs"]
+mod xpub_manual;
+#[path = "conformance/xsub.rs"]
+mod xsub;

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each suite uses its part
 
 pub(crate) mod raw;
+pub(crate) mod topics;
 
 use std::future::Future;
 use std::panic::Location;
@@ -9,7 +10,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use sinew::{Endpoint, Event, Message, Monitor, PullBuilder, PullSocket, PushBuilder, PushSocket};
+use sinew::{DisconnectReason, Endpoint, Event, Message, Monitor, PullBuilder, PullSocket, PushBuilder, PushSocket};
 use socket2::{Domain, Socket, Type};
 
 /// Whatever takes longer than this is taken to hang; far longer than anything takes on a busy machine.
@@ -185,6 +186,15 @@ pub(crate) async fn wait_for<T>(monitor: &mut Monitor, mut interest: impl FnMut(
 pub(crate) async fn wait_disconnected(monitor: &mut Monitor) -> usize {
     wait_for(monitor, |event| match event {
         Event::Disconnected { returned, .. } => Some(returned),
+        _ => None,
+    })
+    .await
+}
+
+/// Waits for the end of a connection that had finished the handshake; gives why it ended.
+pub(crate) async fn wait_reason(monitor: &mut Monitor) -> DisconnectReason {
+    wait_for(monitor, |event| match event {
+        Event::Disconnected { reason, .. } => Some(reason),
         _ => None,
     })
     .await

@@ -12,6 +12,14 @@ use super::{Place, Transport, within};
 pub(crate) const READY_PUSH: &[u8] = b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04PUSH";
 pub(crate) const READY_PULL: &[u8] = b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04PULL";
 
+pub(crate) const READY_PUB: &[u8] = b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x03PUB";
+pub(crate) const READY_SUB: &[u8] = b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x03SUB";
+pub(crate) const READY_XPUB: &[u8] = b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04XPUB";
+pub(crate) const READY_XSUB: &[u8] = b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04XSUB";
+
+/// The versions in which peers may greet.
+pub(crate) const VERSIONS: [[u8; 2]; 2] = [[3, 0], [3, 1]];
+
 pub(crate) const MORE: u8 = 1;
 pub(crate) const LONG: u8 = 2;
 pub(crate) const COMMAND: u8 = 4;
@@ -55,6 +63,36 @@ pub(crate) fn ping(context: &[u8]) -> Vec<u8> {
     command("PING", &[&[0, 0], context].concat())
 }
 
+/// Subscribes as a peer of 3.1 does.
+pub(crate) fn subscribe_command(topic: &[u8]) -> Vec<u8> {
+    command("SUBSCRIBE", topic)
+}
+
+/// Cancels as a peer of 3.1 does.
+pub(crate) fn cancel_command(topic: &[u8]) -> Vec<u8> {
+    command("CANCEL", topic)
+}
+
+/// Subscribes as a peer of 3.0 does.
+pub(crate) fn subscribe_message(topic: &[u8]) -> Vec<u8> {
+    frame(0, &[b"\x01", topic].concat())
+}
+
+/// Cancels as a peer of 3.0 does.
+pub(crate) fn cancel_message(topic: &[u8]) -> Vec<u8> {
+    frame(0, &[b"\0", topic].concat())
+}
+
+/// Subscribes as a peer of this version does.
+pub(crate) fn subscribe_as(version: [u8; 2], topic: &[u8]) -> Vec<u8> {
+    if version == [3, 0] { subscribe_message(topic) } else { subscribe_command(topic) }
+}
+
+/// Cancels as a peer of this version does.
+pub(crate) fn cancel_as(version: [u8; 2], topic: &[u8]) -> Vec<u8> {
+    if version == [3, 0] { cancel_message(topic) } else { cancel_command(topic) }
+}
+
 /// A READY command with these properties.
 pub(crate) fn ready(properties: &[(&str, &[u8])]) -> Vec<u8> {
     let mut metadata = Vec::new();
@@ -81,6 +119,18 @@ impl WireFrame {
 
     pub(crate) fn more(&self) -> bool {
         self.flags & MORE != 0
+    }
+
+    /// The topic that this subscribes (`true`) or cancels, as a peer of the version writes it.
+    pub(crate) fn request(&self, version: [u8; 2]) -> (bool, &[u8]) {
+        let names: [&[u8]; 2] = if version == [3, 0] { [b"\x01", b"\0"] } else { [b"\x09SUBSCRIBE", b"\x06CANCEL"] };
+        assert_eq!(self.is_command(), version != [3, 0], "{self:?}");
+        let topics = names.map(|name| self.body.strip_prefix(name));
+        match topics {
+            [Some(topic), _] => (true, topic),
+            [_, Some(topic)] => (false, topic),
+            _ => panic!("{self:?} is no request"),
+        }
     }
 }
 
@@ -112,9 +162,21 @@ impl Raw {
         raw
     }
 
+    /// Connects and finishes the handshake as a peer of this version.
+    pub(crate) async fn peer_of(endpoint: &Endpoint, version: [u8; 2], ready: &[u8]) -> Self {
+        let mut raw = Self::dial(endpoint).await;
+        raw.shake_hands_as(version, ready).await;
+        raw
+    }
+
     /// Sends greeting and READY, and reads the other's.
     pub(crate) async fn shake_hands(&mut self, ready: &[u8]) {
-        self.send(&[&proper_greeting()[..], ready].concat()).await;
+        self.shake_hands_as([3, 1], ready).await;
+    }
+
+    /// Sends greeting and READY as a peer of this version, and reads the other's.
+    pub(crate) async fn shake_hands_as(&mut self, version: [u8; 2], ready: &[u8]) {
+        self.send(&[&greeting(version, "NULL")[..], ready].concat()).await;
         assert_eq!(self.read(64).await, proper_greeting());
         let theirs = self.frame().await.expect("a READY");
         assert!(theirs.flags == COMMAND && theirs.body.starts_with(b"\x05READY"), "{theirs:?}");
