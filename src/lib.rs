@@ -47,6 +47,9 @@
 pub(crate) mod endpoint;
 pub(crate) mod engine;
 pub(crate) mod error;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub(crate) mod message;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;

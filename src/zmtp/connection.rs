@@ -13,7 +13,7 @@ use crate::zmtp::socket_type::SocketType;
 use crate::zmtp::{command, null};
 
 /// A peer that lets this many bytes of answers pile up sends commands without reading.
-const CONTROL_MAXIMUM: usize = 64 * 1024;
+pub(crate) const CONTROL_MAXIMUM: usize = 64 * 1024;
 
 /// What a connection needs to know about its socket.
 #[derive(Debug, Clone, Copy)]
@@ -143,6 +143,11 @@ impl Connection {
         if self.is_current() && self.control.is_empty() {
             command::write_pong(&mut self.control, b"");
         }
+    }
+
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn decoder(&self) -> &Decoder {
+        &self.decoder
     }
 
     /// Where the rest of a large body may be read into directly, when the input is empty.

@@ -16,10 +16,10 @@ const RUN_MESSAGES: usize = 256;
 
 /// A message that is longer than this on the wire and not there yet gets buffers of its own, which are read into
 /// directly; a shorter one waits in the input buffer until it is whole.
-const ASSEMBLE_FROM: usize = 64 * 1024;
+pub(crate) const ASSEMBLE_FROM: usize = 64 * 1024;
 
 /// How far an allocation may run ahead of the bytes that have really come.
-const ALLOCATE_AHEAD: usize = 1024 * 1024;
+pub(crate) const ALLOCATE_AHEAD: usize = 1024 * 1024;
 
 /// What a peer may send.
 #[derive(Debug, Clone, Copy)]
@@ -170,6 +170,16 @@ impl Decoder {
             body.buffer.reserve(missing.min(body.buffer.len().max(ALLOCATE_AHEAD)));
         }
         Some((&mut body.buffer).limit(missing))
+    }
+
+    /// How much memory a message that is not whole takes outside of the input, in bytes.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn memory(&self) -> usize {
+        self.assembly.as_ref().map_or(0, |assembly| {
+            let bodies: usize = assembly.frames.iter().map(|frame| frame.len()).sum();
+            let partial = assembly.body.as_ref().map_or(0, |body| body.buffer.capacity());
+            assembly.frames.capacity() * size_of::<Frame>() + bodies + partial
+        })
     }
 
     /// Whether a message has begun and not ended.

@@ -19,6 +19,8 @@ pub enum SocketType {
 }
 
 impl SocketType {
+    pub(crate) const ALL: [Self; 6] = [Self::Push, Self::Pull, Self::Pub, Self::Sub, Self::XPub, Self::XSub];
+
     /// The name on the wire.
     pub fn name(self) -> &'static str {
         match self {
@@ -33,8 +35,7 @@ impl SocketType {
 
     /// Finds the type with this exact name.
     pub(crate) fn from_name(name: &[u8]) -> Option<Self> {
-        let all = [Self::Push, Self::Pull, Self::Pub, Self::Sub, Self::XPub, Self::XSub];
-        all.into_iter().find(|socket_type| socket_type.name().as_bytes() == name)
+        Self::ALL.into_iter().find(|socket_type| socket_type.name().as_bytes() == name)
     }
 
     /// Whether what peers send is for the user, so that it is read to the end even if nothing can be sent to the peer any

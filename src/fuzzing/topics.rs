@@ -1,0 +1,98 @@
+//! Target `topics`: the subscriptions of a publisher's peers, compared with a naive list.
+
+use std::collections::BTreeSet;
+
+use crate::fuzzing::choices::Choices;
+use crate::routing::topics::{Change, Topics};
+
+const SLOTS: usize = 8;
+
+/// Steps: one byte chooses what is done and for which peer, the following ones the prefix or topic.
+///
+/// Invariants: who gets a message, what a subscription or cancellation changes, what a peer has and what it leaves behind
+/// are the same as in a list of all subscriptions.
+pub fn topics(data: &[u8]) {
+    let mut choices = Choices::new(data);
+    let (mut topics, mut list) = (Topics::default(), List::default());
+    while !choices.is_empty() {
+        let step = choices.byte();
+        let slot = usize::from(step >> 3) % SLOTS;
+        match step & 7 {
+            0..=2 => {
+                let prefix = prefix(&mut choices);
+                assert_eq!(topics.subscribe(slot, &prefix), list.subscribe(slot, prefix));
+            }
+            3 => {
+                let prefix = prefix(&mut choices);
+                assert_eq!(topics.cancel(slot, &prefix), list.cancel(slot, prefix));
+            }
+            4 => {
+                let mut cancelled = BTreeSet::new();
+                topics.remove(slot, |prefix, change| {
+                    assert_eq!(list.cancel(slot, prefix()), change);
+                    cancelled.insert(prefix());
+                });
+                assert_eq!(list.held_by(slot), (0, 0));
+            }
+            _ => {
+                let topic = prefix(&mut choices);
+                let mut slots = Vec::new();
+                topics.matching(&topic, |slot| slots.push(slot));
+                let expected = list.matching(&topic);
+                assert_eq!(slots.len(), expected.len(), "a slot comes twice, or not at all");
+                assert!(slots.iter().all(|slot| expected.contains(slot)));
+                assert!((0..SLOTS).all(|slot| topics.has_matched(slot) == expected.contains(&slot)));
+            }
+        }
+        assert_eq!(topics.held_by(slot), list.held_by(slot));
+        assert_eq!(topics.is_flat(), list.0.iter().all(|(prefix, _)| prefix.is_empty()));
+    }
+    for (prefix, _) in &list.0 {
+        let mut slots = BTreeSet::new();
+        topics.matching(prefix, |slot| {
+            slots.insert(slot);
+        });
+        assert_eq!(slots, list.matching(prefix));
+    }
+    for slot in 0..SLOTS {
+        topics.remove(slot, |_, _| ());
+    }
+    assert!(topics.is_flat());
+}
+
+/// Bytes from the input, or many times the same one.
+fn prefix(choices: &mut Choices<'_>) -> Vec<u8> {
+    match choices.byte() {
+        code @ ..0xF0 => (0..code % 9).map(|_| choices.byte()).collect(),
+        code => vec![choices.byte(); usize::from(code & 15) * 3],
+    }
+}
+
+/// Prefixes and who has subscribed to them.
+#[derive(Debug, Default)]
+struct List(BTreeSet<(Vec<u8>, usize)>);
+
+impl List {
+    fn is_shared(&self, prefix: &[u8]) -> Change {
+        if self.0.iter().any(|(other, _)| other == prefix) { Change::Shared } else { Change::Sole }
+    }
+
+    fn subscribe(&mut self, slot: usize, prefix: Vec<u8>) -> Change {
+        let change = self.is_shared(&prefix);
+        if self.0.insert((prefix, slot)) { change } else { Change::None }
+    }
+
+    fn cancel(&mut self, slot: usize, prefix: Vec<u8>) -> Change {
+        let had = self.0.remove(&(prefix.clone(), slot));
+        if had { self.is_shared(&prefix) } else { Change::None }
+    }
+
+    fn matching(&self, topic: &[u8]) -> BTreeSet<usize> {
+        self.0.iter().filter(|(prefix, _)| topic.starts_with(prefix)).map(|(_, slot)| *slot).collect()
+    }
+
+    fn held_by(&self, slot: usize) -> (usize, usize) {
+        let own = self.0.iter().filter(|(_, other)| *other == slot);
+        own.fold((0, 0), |(count, bytes), (prefix, _)| (count + 1, bytes + prefix.len()))
+    }
+}
