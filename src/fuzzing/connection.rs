@@ -22,7 +22,7 @@ enum Seen {
     Subscribe(Bytes),
     Cancel(Bytes),
     Ping(Duration),
-    Pong(u32),
+    Pong(Option<u32>),
     Command,
 }
 

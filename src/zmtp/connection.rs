@@ -169,11 +169,14 @@ impl Connection {
     }
 
     fn receive_greeting(&mut self, input: &mut BytesMut) -> Result<Event, ProtocolError> {
-        let version = greeting::read(input, null::NAME)?;
-        if input.len() >= greeting::OPENING {
+        let opening = &input[..input.len().min(greeting::OPENING)];
+        greeting::read(opening, null::NAME)?;
+        // Before the rest is read: a peer that is refused for it gets to know our mechanism, however its bytes were cut.
+        if opening.len() == greeting::OPENING {
             self.control.append(&mut self.greeting_rest);
         }
         self.is_zmtp = input.len() >= greeting::SIGNATURE;
+        let version = greeting::read(input, null::NAME)?;
         let Some(version) = version else {
             return Ok(Event::Incomplete);
         };

@@ -18,6 +18,9 @@ const RUN_MESSAGES: usize = 256;
 /// directly; a shorter one waits in the input buffer until it is whole.
 pub(crate) const ASSEMBLE_FROM: usize = 64 * 1024;
 
+/// A frame of such a message that is at least this long shares the buffer that it came in.
+const SHARE_ASSEMBLED_FROM: usize = 64 * 1024;
+
 /// How far an allocation may run ahead of the bytes that have really come.
 pub(crate) const ALLOCATE_AHEAD: usize = 1024 * 1024;
 
@@ -159,7 +162,12 @@ impl Decoder {
             self.at -= whole;
             return Ok(Decoded::Run(Run::packed(input.split_to(whole).freeze(), messages, payload)));
         }
-        error.map_or(Ok(Decoded::Incomplete), Err)
+        match error {
+            Some(error) => Err(error),
+            // The frames that have come whole are a long message already: it must not grow in the input.
+            None if self.at > ASSEMBLE_FROM => self.begin_assembly(input),
+            None => Ok(Decoded::Incomplete),
+        }
     }
 
     /// Where the rest of a large body may be read into directly, when the input is empty.
@@ -190,7 +198,8 @@ impl Decoder {
 
     /// Moves the frames of the message at the start of the input out of it.
     fn begin_assembly(&mut self, input: &mut BytesMut) -> Result<Decoded, ProtocolError> {
-        let frames = input.split_to(std::mem::take(&mut self.at)).freeze();
+        // Copied: a frame of a few kilobytes must not keep all of the buffer that it came in.
+        let frames = Bytes::copy_from_slice(&input.split_to(std::mem::take(&mut self.at)));
         self.assembly = Some(Assembly {
             frames: Run::packed(frames, 1, self.progress.payload).into_frames(),
             progress: std::mem::take(&mut self.progress),
@@ -227,7 +236,7 @@ impl Decoder {
             }
             let size = assembly.progress.add(header, &self.limits)?;
             input.advance(header.length);
-            let buffer = if (SHARE_FROM..=input.len()).contains(&size) {
+            let buffer = if (SHARE_ASSEMBLED_FROM..=input.len()).contains(&size) {
                 input.split_to(size)
             } else {
                 BytesMut::with_capacity(size.min(ALLOCATE_AHEAD))
@@ -268,7 +277,7 @@ pub(crate) fn take_command(input: &mut BytesMut, limit: usize, subscriptions: bo
     };
     match usize::try_from(header.body) {
         Ok(size) if size <= limit => {
-            if input.len() < header.length + size {
+            if input.len() < header.length.saturating_add(size) {
                 return Ok(Decoded::Incomplete);
             }
             input.advance(header.length);
