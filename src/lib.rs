@@ -57,6 +57,8 @@ pub(crate) mod monitor;
 pub(crate) mod options;
 pub(crate) mod queue;
 pub(crate) mod routing;
+#[cfg(test)]
+mod simulation;
 pub(crate) mod socket;
 pub(crate) mod stats;
 pub(crate) mod transport;

@@ -36,7 +36,7 @@ const CALLS_APART: Duration = Duration::from_micros(2);
 
 thread_local! {
     /// When this thread last called an engine.
-    static LAST_CALL: Cell<Option<Instant>> = const { Cell::new(None) };
+    static LAST_CALL: Cell<Option<tokio::time::Instant>> = const { Cell::new(None) };
 }
 
 /// A publisher's `send` writes to so many peers itself; with more of them the I/O task does.
@@ -326,7 +326,7 @@ impl Core {
             self.shared.signal.wake();
         }
         // At the end: what a write takes is no pause of the user's.
-        LAST_CALL.set(Some(Instant::now()));
+        LAST_CALL.set(Some(tokio::time::Instant::now()));
     }
 
     /// Whether one message may go to more peers than its sender should write to.

@@ -14,6 +14,8 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::endpoint::Endpoint;
 use crate::error::BindError;
 use crate::options::Options;
+#[cfg(test)]
+use crate::simulation::network;
 
 /// What the engine needs of a connection. Wrappers must forward vectored writes.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug {
@@ -86,11 +88,17 @@ pub(crate) struct Connected {
 pub(crate) enum Listener {
     Tcp(tcp::Listener),
     Ipc(ipc::Listener),
+    #[cfg(test)]
+    Simulated(network::Listener),
 }
 
 impl Listener {
     /// Listens; gives the endpoint with nothing left to choose.
     pub(crate) async fn bind(endpoint: &Endpoint, options: &Options) -> Result<(Self, Endpoint), BindError> {
+        #[cfg(test)]
+        if let Some(listener) = network::bind(endpoint) {
+            return Ok((Self::Simulated(listener?), endpoint.clone()));
+        }
         match endpoint {
             Endpoint::Tcp(tcp) => {
                 let (listener, address) = tcp::Listener::bind(tcp, options).await?;
@@ -108,12 +116,18 @@ impl Listener {
         match self {
             Self::Tcp(listener) => listener.accept().await,
             Self::Ipc(listener) => listener.accept().await,
+            #[cfg(test)]
+            Self::Simulated(listener) => listener.accept().await,
         }
     }
 }
 
 /// Connects once; the addresses of a name are looked up anew and tried in turn.
 pub(crate) async fn connect(endpoint: &Endpoint, options: &Options) -> io::Result<Connected> {
+    #[cfg(test)]
+    if let Some(connected) = network::connect(endpoint).await {
+        return connected;
+    }
     match endpoint {
         Endpoint::Tcp(tcp) => tcp::connect(tcp, options).await,
         Endpoint::Ipc(ipc) => ipc::connect(ipc, options).await,
