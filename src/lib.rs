@@ -61,6 +61,7 @@ pub(crate) mod routing;
 mod simulation;
 pub(crate) mod socket;
 pub(crate) mod stats;
+pub(crate) mod sync;
 pub(crate) mod transport;
 pub(crate) mod zmtp;
 

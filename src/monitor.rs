@@ -2,8 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use futures::Stream;
 use crate::endpoint::Endpoint;
 use crate::error::ProtocolError;
 use crate::stats::Closed;
+use crate::sync::{AtomicUsize, Mutex, Ordering};
 use crate::transport::PeerAddress;
 use crate::zmtp::greeting::Version;
 use crate::zmtp::socket_type::SocketType;
@@ -366,5 +366,59 @@ mod tests {
         assert_eq!(monitor.next().now_or_never(), Some(Some(event(0))));
         assert_eq!(monitor.next().now_or_never(), Some(None));
         assert_eq!(reporter.subscribe(true).next().now_or_never(), Some(None));
+    }
+}
+
+/// Reports, readers and the end in every order in which they may meet. How to run: `sync.rs`.
+#[cfg(all(test, sinew_loom))]
+mod model {
+    use futures::StreamExt;
+    use loom::future::block_on;
+    use loom::thread;
+
+    use super::*;
+    use crate::sync::checked::model;
+
+    fn event(number: u64) -> Event {
+        Event::Missed(number)
+    }
+
+    #[test]
+    fn a_monitor_is_woken_by_every_report_and_by_the_end() {
+        model(None, || {
+            let reporter = Arc::new(Reporter::default());
+            let monitor = reporter.subscribe(false);
+            let socket = thread::spawn({
+                let reporter = reporter.clone();
+                move || {
+                    reporter.report(|| event(1));
+                    reporter.report(|| event(2));
+                    reporter.close();
+                }
+            });
+            assert_eq!(block_on(monitor.collect::<Vec<_>>()), [event(1), event(2)]);
+            socket.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_monitor_that_is_there_misses_no_report_while_others_come_and_go() {
+        model(None, || {
+            let reporter = Arc::new(Reporter::default());
+            let other = reporter.subscribe(false);
+            let leaver = thread::spawn({
+                let reporter = reporter.clone();
+                move || {
+                    drop(other);
+                    reporter.report(|| event(0));
+                }
+            });
+            let monitor = reporter.subscribe(false);
+            reporter.report(|| event(1));
+            reporter.close();
+            let seen = block_on(monitor.collect::<Vec<_>>());
+            assert_eq!(seen.iter().filter(|seen| **seen == event(1)).count(), 1);
+            leaver.join().unwrap();
+        });
     }
 }

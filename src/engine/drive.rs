@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, TryLockError};
 use std::task::{Context, Poll, Waker};
 
 use tokio::task::coop::unconstrained;
@@ -14,6 +14,7 @@ use crate::engine::state::Engine;
 use crate::engine::task;
 use crate::monitor::PeerStats;
 use crate::queue::lock;
+use crate::sync::Mutex;
 
 /// What handles do with an engine.
 pub(crate) trait Drive: Debug + Send + Sync {

@@ -6,6 +6,8 @@ pub(crate) mod drive;
 pub(crate) mod flood;
 pub(crate) mod inward;
 pub(crate) mod listen;
+#[cfg(all(test, sinew_loom))]
+mod model;
 pub(crate) mod outgoing;
 pub(crate) mod outward;
 pub(crate) mod pattern;

@@ -1,11 +1,9 @@
 //! What a socket's handles, its I/O task and its dialling and listening tasks share.
 
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::task::{Wake, Waker};
 
-use futures::task::AtomicWaker;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -16,6 +14,7 @@ use crate::queue::inbound::Inbound;
 use crate::queue::lock;
 use crate::queue::outbound::Outbound;
 use crate::stats::{Closed, Counters};
+use crate::sync::{AtomicBool, AtomicWaker, Mutex, Ordering};
 use crate::transport::Connected;
 
 /// Names one `bind` or `connect` of a socket.

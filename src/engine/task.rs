@@ -16,7 +16,7 @@
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use crate::engine::state::{Closing, Engine};
 use crate::monitor::{self, Event, PeerId};
 use crate::queue::lock;
 use crate::stats::Closed;
+use crate::sync::Mutex;
 use crate::zmtp::command::SUBSCRIBE_OVERHEAD;
 use crate::zmtp::connection::{self, Connection};
 use crate::zmtp::decoder::{COMMAND_MAXIMUM, Limits};

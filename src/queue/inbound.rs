@@ -1,7 +1,7 @@
 //! The inbound queue: messages that peers have sent and no user has received yet, one lane per peer.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use crate::error::{RecvError, TryRecvError};
@@ -10,6 +10,7 @@ use crate::monitor::Peer;
 use crate::options::HighWaterMark;
 use crate::queue::lock;
 use crate::queue::waiters::{Ticket, Waiters, Woken};
+use crate::sync::Mutex;
 use crate::zmtp::run::Run;
 
 /// So many peers that have gone may have left a last message in a lane that keeps only the newest of each.

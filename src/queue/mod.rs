@@ -4,10 +4,14 @@
 //! crosses many messages at a time.
 
 pub(crate) mod inbound;
+#[cfg(all(test, sinew_loom))]
+mod model;
 pub(crate) mod outbound;
 pub(crate) mod waiters;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// Locks, whatever a panic elsewhere has left behind: no invariant of ours spans a call into foreign code.
 #[inline]

@@ -1,13 +1,13 @@
 //! The outbound FIFO: messages that users have sent and no peer has been given yet.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::task::{Poll, Waker};
 
 use crate::message::Message;
 use crate::options::HighWaterMark;
 use crate::queue::lock;
 use crate::queue::waiters::{Ticket, Waiters, Woken};
+use crate::sync::Mutex;
 use crate::zmtp::encoder::{BATCH_BYTES, Batch};
 
 /// Emptied batches that are kept for their buffers while there is traffic.

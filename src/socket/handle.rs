@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,7 @@ use crate::queue::outbound::Refused;
 use crate::queue::waiters::Ticket;
 use crate::socket::subscriptions::Subscriptions;
 use crate::stats::{Closed, Stats};
+use crate::sync::Mutex;
 use crate::transport::Listener;
 
 /// Calls of engines that are closer together than this are load and not a conversation.

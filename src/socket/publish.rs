@@ -1,6 +1,6 @@
 //! PUB: sends each message to those who have subscribed to it (RFC 29).
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::engine::shared::Shared;
 use crate::engine::state::Engine;
@@ -9,6 +9,7 @@ use crate::options::{Options, common_options};
 use crate::socket::handle::{Core, common_methods};
 use crate::socket::publisher::{Publisher, publisher_methods, publisher_options};
 use crate::socket::sending::{sending_methods, sending_options};
+use crate::sync::Mutex;
 
 /// Builds a [`PubSocket`] with other options than the defaults.
 ///

@@ -2,8 +2,6 @@
 //! what changes from then on; no high-water mark limits either.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
@@ -12,6 +10,7 @@ use crate::engine::peer::Peer;
 use crate::message::Message;
 use crate::queue::lock;
 use crate::routing::prefixes::{PrefixTree, Value};
+use crate::sync::{AtomicBool, Mutex, Ordering};
 use crate::zmtp::command;
 use crate::zmtp::encoder::Batch;
 
@@ -117,10 +116,12 @@ impl Subscriptions {
 
     /// What the publishers have not been told yet.
     pub(crate) fn take_news(&self) -> Vec<Request> {
-        if !self.has_news.swap(false, Ordering::AcqRel) {
+        if !self.has_news.load(Ordering::Acquire) {
             return Vec::new();
         }
-        std::mem::take(&mut lock(&self.state).news)
+        let mut state = lock(&self.state);
+        self.has_news.store(false, Ordering::Release);
+        std::mem::take(&mut state.news)
     }
 
     /// Everything, for a publisher that is connected now. What changes from now on is news.
@@ -286,5 +287,66 @@ mod tests {
         assert_eq!(wire(topic(254), false)[..3], [0, 255, 1]);
         assert_eq!(wire(topic(255), false)[..10], [2, 0, 0, 0, 0, 0, 0, 1, 0, 1]);
         assert_eq!(wire(topic(256), false)[..10], [2, 0, 0, 0, 0, 0, 0, 1, 1, 1]);
+    }
+}
+
+/// Handles and the engine in every order in which they may meet. How to run: `sync.rs`.
+#[cfg(all(test, sinew_loom))]
+mod model {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::task::Poll;
+
+    use loom::future::block_on;
+    use loom::thread;
+
+    use super::*;
+    use crate::sync::AtomicWaker;
+    use crate::sync::checked::model;
+
+    #[test]
+    fn the_engine_hears_of_every_subscription_in_order() {
+        model(3, || {
+            let subscriptions = Arc::new(Subscriptions::new(false));
+            lock(&subscriptions.state).has_listeners = true;
+            let io = Arc::new(AtomicWaker::new());
+            let handle = thread::spawn({
+                let (subscriptions, io) = (subscriptions.clone(), io.clone());
+                move || {
+                    for change in [Subscriptions::subscribe, Subscriptions::unsubscribe] {
+                        if change(&subscriptions, b"a") {
+                            io.wake();
+                        }
+                    }
+                }
+            });
+            let mut heard = Vec::new();
+            block_on(poll_fn(|cx| {
+                io.register(cx.waker());
+                heard.extend(subscriptions.take_news());
+                if heard.len() == 2 { Poll::Ready(()) } else { Poll::Pending }
+            }));
+            let prefix = Bytes::from_static(b"a");
+            assert_eq!(heard, [Request::Subscribe(prefix.clone()), Request::Cancel(prefix)]);
+            handle.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn nothing_that_nobody_wants_any_more_passes() {
+        model(None, || {
+            let subscriptions = Arc::new(Subscriptions::new(false));
+            subscriptions.subscribe(b"");
+            let other = thread::spawn({
+                let subscriptions = subscriptions.clone();
+                move || {
+                    subscriptions.subscribe(b"");
+                    subscriptions.unsubscribe(b"");
+                }
+            });
+            subscriptions.unsubscribe(b"");
+            other.join().unwrap();
+            assert!(!subscriptions.admit(b"topic"));
+        });
     }
 }

@@ -1,6 +1,6 @@
 //! XPUB: a PUB whose application sees the subscriptions, and may decide on them (RFC 29).
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -15,6 +15,7 @@ use crate::socket::handle::{Core, common_methods};
 use crate::socket::publisher::{Publisher, publisher_methods, publisher_options};
 use crate::socket::receiving::{self, receiving_methods, receiving_options};
 use crate::socket::sending::{sending_methods, sending_options};
+use crate::sync::Mutex;
 
 /// Builds an [`XPubSocket`] with other options than the defaults.
 ///

@@ -1,6 +1,6 @@
 //! XSUB: a SUB whose application sends the subscriptions as messages, for proxies (RFC 29).
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::engine::drive::consult;
 use crate::engine::pattern::{Incoming, Inward, Pattern, Reach, Unsent};
@@ -12,6 +12,7 @@ use crate::socket::handle::{Core, common_methods};
 use crate::socket::receiving::{receiving_methods, receiving_options};
 use crate::socket::sending::{sending_methods, sending_options};
 use crate::socket::subscriptions::{Publishers, Subscriptions};
+use crate::sync::Mutex;
 use crate::zmtp::encoder::{Batch, Part, Position};
 use crate::zmtp::socket_type::SocketType;
 
