@@ -162,7 +162,9 @@ async fn with_drop_oldest_the_newest_of_the_mark_arrive(place: Place) {
         let builder = pub_builder().slow_subscriber(SlowSubscriber::DropOldest);
         let (publisher, _, mut raw) = stuck(place, builder.send_high_water_mark(mark as usize)).await;
         let sent = publish_until_full(&publisher, 0).await;
-        assert_eq!(queued(&publisher).0, mark as usize);
+        // The newest one waits even behind one that is being written, which is all that a mark of 1 allows.
+        let most = (mark as usize).max(2);
+        assert!((mark as usize..=most).contains(&queued(&publisher).0), "{:?}", queued(&publisher));
         let before = dropped(&publisher);
         let sent = publish(&publisher, sent, 2 * mark).await;
         eventually(|| dropped(&publisher) == before + 2 * mark).await;
