@@ -30,7 +30,7 @@ use crate::socket::push::Push;
 use crate::socket::receiving::recv;
 use crate::sync::Mutex;
 use crate::sync::checked::model;
-use crate::transport::PeerAddress;
+use crate::transport::{PeerAddress, Stream};
 use crate::zmtp::connection::{self, Connection};
 use crate::zmtp::decoder::{COMMAND_MAXIMUM, Limits};
 use crate::zmtp::greeting;
@@ -91,6 +91,8 @@ impl Wire {
         }))
     }
 }
+
+impl Stream for Wire {}
 
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -344,21 +346,23 @@ fn a_sender_at_the_mark_goes_on_when_the_kernel_takes_more() {
 
 #[test]
 fn what_is_sent_before_the_close_is_written() {
-    engine_model(3, || {
-        let socket = push(1);
+    engine_model(2, || {
+        let socket = Arc::new(push(0));
+        lock(&socket.wire.0).is_full = true;
         let task = socket.start();
-        let closer = thread::spawn({
-            let shared = socket.shared.clone();
-            move || {
-                shared.outbound.close();
-                shared.inbound.close();
-                shared.signal.command(Command::Close);
-            }
+        let kernel = thread::spawn({
+            let wire = socket.wire.clone();
+            move || wire.drain()
         });
-        let accepted = socket.offer(1).is_ok();
+        let sender = thread::spawn({
+            let socket = socket.clone();
+            move || socket.offer(1).is_ok()
+        });
+        socket.close();
+        let sent = if sender.join().unwrap() { wire(&[1]) } else { Vec::new() };
         task.join().unwrap();
-        closer.join().unwrap();
-        assert_eq!(lock(&socket.wire.0).written, if accepted { wire(&[1]) } else { vec![] });
+        kernel.join().unwrap();
+        assert_eq!(lock(&socket.wire.0).written, sent);
     });
 }
 

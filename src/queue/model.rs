@@ -269,7 +269,9 @@ fn run(bytes: &[u8]) -> VecDeque<Run> {
 }
 
 fn offer(to: &Receiving, bytes: &[u8]) {
-    assert!(to.queue.offer(0, &peer(), &mut run(bytes), ALL));
+    let mut waiting = run(bytes);
+    to.queue.offer(0, &peer(), &mut waiting, ALL);
+    assert!(waiting.is_empty());
 }
 
 /// The I/O task, with one peer that has sent these messages, until all have found room.
@@ -277,10 +279,11 @@ fn admit(to: &Receiving, bytes: &[u8]) {
     let mut waiting = run(bytes);
     block_on(poll_fn(|cx| {
         to.io.register(cx.waker());
-        if to.queue.offer(0, &peer(), &mut waiting, ALL) {
+        to.queue.offer(0, &peer(), &mut waiting, ALL);
+        let Some(next) = waiting.front() else {
             return Poll::Ready(());
-        }
-        if !to.queue.sleep(waiting[0].next_size()) {
+        };
+        if !to.queue.sleep(next.next_size()) {
             cx.waker().wake_by_ref();
         }
         Poll::Pending

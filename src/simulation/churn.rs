@@ -1,7 +1,7 @@
 //! Sockets of all types at random: tasks that begin, give up and are aborted at any moment, and closing in the middle of it.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -24,6 +24,7 @@ use crate::socket::sending::{self, MessageSink};
 use crate::socket::subscribe::SubSocket;
 use crate::socket::xpublish::XPubSocket;
 use crate::socket::xsubscribe::XSubSocket;
+use crate::sync::Mutex;
 
 const PLACES: u8 = 6;
 

@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::error::BindError;
 use crate::queue::lock;
 use crate::simulation::hostile::HOSTILE;
 use crate::simulation::stream::{Connection, End, Trouble};
+use crate::sync::Mutex;
 use crate::transport::{Connected, PeerAddress};
 
 const PORT: u16 = 7_000;

@@ -1,6 +1,6 @@
 //! PUSH to PULL: several of each, restarted and cut off at random; where every message went is known exactly.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -17,6 +17,7 @@ use crate::simulation::world::{Tag, Tuning, World, dawdle, no_task_is_left, send
 use crate::socket::proxy::{Proxy, ProxyHandle};
 use crate::socket::pull::PullSocket;
 use crate::socket::push::PushSocket;
+use crate::sync::Mutex;
 
 /// A socket that is closed under way goes on delivering for a while.
 const SHORT_LINGER: u64 = 300;

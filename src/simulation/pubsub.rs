@@ -1,7 +1,7 @@
 //! PUB to SUB, directly or through a proxy: subscriptions, slow subscribers and reconnects, whatever the policy.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -21,6 +21,7 @@ use crate::socket::publish::PubSocket;
 use crate::socket::subscribe::SubSocket;
 use crate::socket::xpublish::XPubSocket;
 use crate::socket::xsubscribe::XSubSocket;
+use crate::sync::Mutex;
 
 /// Where the sides of the proxy listen.
 const FRONTEND: u8 = 100;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::queue::lock;
 use crate::simulation::network::{Address, Weather};
+use crate::sync::Mutex;
 use crate::transport::Stream;
 
 /// How an end learns that its connection is cut.
