@@ -192,10 +192,12 @@ impl<V: Value> PrefixTree<V> {
                 return;
             };
             node = self.node(child);
-            match rest.strip_prefix(node.label.bytes()) {
-                Some(left) => rest = left,
-                None => return,
+            let label = node.label.bytes();
+            // The first byte has been found already, and often there is no other.
+            if label.len() > 1 && !rest.starts_with(label) {
+                return;
             }
+            rest = &rest[label.len()..];
         }
     }
 
