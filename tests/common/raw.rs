@@ -24,6 +24,9 @@ pub(crate) const MORE: u8 = 1;
 pub(crate) const LONG: u8 = 2;
 pub(crate) const COMMAND: u8 = 4;
 
+/// A frame that says to be larger than this is taken for the sign of a corrupt stream.
+const SENSIBLE: u64 = 1 << 30;
+
 /// Buffers of a peer that is to be full soon.
 const SMALL: u32 = 4096;
 
@@ -235,6 +238,9 @@ impl Raw {
 pub(crate) async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<WireFrame> {
     let flags = stream.read_u8().await?;
     let size = if flags & LONG == 0 { u64::from(stream.read_u8().await?) } else { stream.read_u64().await? };
+    if size > SENSIBLE {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
     let mut body = vec![0; usize::try_from(size).unwrap()];
     stream.read_exact(&mut body).await?;
     Ok(WireFrame { flags, body })

@@ -94,11 +94,16 @@ async fn what_a_slow_subscriber_loses_is_counted_exactly(place: Place) {
     for _ in 0..MESSAGES - dropped {
         slow.message().await.expect("one that was not dropped");
     }
-    let told = wait_for(&mut monitor, |event| match event {
-        Event::LosingEnded { dropped, .. } => Some(dropped),
-        _ => None,
-    });
-    assert_eq!(told.await, dropped);
+    // It may have caught up and fallen behind again.
+    let mut told = 0;
+    while told < dropped {
+        told += wait_for(&mut monitor, |event| match event {
+            Event::LosingEnded { dropped, .. } => Some(dropped),
+            _ => None,
+        })
+        .await;
+    }
+    assert_eq!(told, dropped);
     // And nothing more: the answer to this is next.
     slow.send(&ping(b"")).await;
     assert_eq!(slow.frame().await.unwrap().body, b"\x04PONG");
@@ -157,7 +162,7 @@ async fn closing_delivers_what_is_queued_by_default(place: Place) {
 #[test]
 fn nested_prefixes_overflow_no_stack() {
     const DEEP: usize = 4_096;
-    const STACK: usize = 192 << 10;
+    const STACK: usize = 256 << 10;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(1).thread_stack_size(STACK).enable_all().build().unwrap();
     let test = async {
