@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::monitor::PeerId;
 use crate::simulation::network::Network;
 use crate::simulation::wire::Said;
-use crate::simulation::world::Tag;
+use crate::simulation::world::{ROW, Tag};
 use crate::stats::Closed;
 
 /// What the applications have seen.
@@ -117,9 +117,9 @@ fn what_was_sent_was_read(ways: &[Way], log: &Log) {
 
 /// On a connection, messages come in the order in which they were sent.
 pub(super) fn in_order(tags: &[Tag], what: &str) {
-    let mut last: HashMap<u16, u32> = HashMap::new();
+    let mut last: HashMap<(u16, u32), u32> = HashMap::new();
     for tag in tags {
-        let before = last.insert(tag.sender, tag.number);
+        let before = last.insert((tag.sender, tag.number / ROW), tag.number);
         assert!(before.is_none_or(|before| before < tag.number), "{what}: {tag:?} came after {before:?} in {tags:?}");
     }
 }

@@ -14,7 +14,7 @@ use crate::error::{RecvError, SendError, TryRecvError, TrySendError};
 use crate::message::Message;
 use crate::queue::lock;
 use crate::simulation::network::{Address, Network};
-use crate::simulation::world::{Tag, Tuning, World, dawdle, magnitude, no_task_is_left, tuned, within_long};
+use crate::simulation::world::{ROW, Tag, Tuning, World, dawdle, magnitude, no_task_is_left, tuned, within_long};
 use crate::socket::handle::Core;
 use crate::socket::publish::PubSocket;
 use crate::socket::pull::PullSocket;
@@ -139,7 +139,7 @@ async fn life(stand: Stand, place: u8, tuning: Tuning, mut rng: Rng) {
     }
     let mut tasks = JoinSet::new();
     for task in 0..rng.u32(1..4) {
-        tasks.spawn(user(socket.clone(), stand.clone(), owner, task * 10_000, rng.fork()));
+        tasks.spawn(user(socket.clone(), stand.clone(), owner, task * ROW, rng.fork()));
     }
     dawdle(&mut rng, 100, 2_000).await;
     if rng.bool() {

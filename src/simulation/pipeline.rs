@@ -13,7 +13,7 @@ use crate::queue::lock;
 use crate::simulation::checks::{self, Log};
 use crate::simulation::hostile::{HOSTILE, TRAP, besiege};
 use crate::simulation::network::{Address, Network, owner_of};
-use crate::simulation::world::{Tag, Tuning, World, dawdle, no_task_is_left, send, tuned, within_long};
+use crate::simulation::world::{ROW, Tag, Tuning, World, dawdle, no_task_is_left, send, tuned, within_long};
 use crate::socket::proxy::{Proxy, ProxyHandle};
 use crate::socket::pull::PullSocket;
 use crate::socket::push::PushSocket;
@@ -22,8 +22,8 @@ use crate::sync::Mutex;
 /// A socket that is closed under way goes on delivering for a while.
 const SHORT_LINGER: u64 = 300;
 
-/// In that time all has arrived that was sent.
-const ARRIVES: Duration = Duration::from_secs(100);
+/// In that time receivers take what has arrived.
+const TAKES: Duration = Duration::from_secs(10);
 
 /// Where the sides of the proxy listen.
 const FRONTEND: u8 = 100;
@@ -126,10 +126,10 @@ pub(super) async fn run(mut world: World, is_proxied: bool, is_besieged: bool) {
     within_long("senders close", all(&mut senders)).await;
     drop(siege);
     // What is under way arrives.
-    tokio::time::sleep(ARRIVES).await;
+    tokio::time::sleep(world.arrives + TAKES).await;
     if let Some(relay) = relay {
         relay.close(&stand).await;
-        tokio::time::sleep(ARRIVES).await;
+        tokio::time::sleep(world.arrives + TAKES).await;
     }
     over.send_replace(true);
     within_long("receivers close", all(&mut receivers)).await;
@@ -206,20 +206,13 @@ async fn pusher(stand: Stand, place: u8, sizes: Vec<usize>, restarts: usize, tun
         attach!(socket, stand, owner, stand.push_binds, place, &stand.push_targets);
         lock(&stand.log).accepted.insert(owner, Vec::new());
         let count = if is_last { usize::MAX } else { rng.usize(0..60) };
-        for (number, size) in (0..).zip(sizes.by_ref().take(count)) {
-            let tag = Tag { sender: owner, number };
-            send(socket.core(), &tag.message(None, size, &mut rng), &mut rng).await;
-            lock(&stand.log).accepted.entry(owner).or_default().push(tag);
-            dawdle(&mut rng, 20, 30).await;
-            if !stand.push_binds && rng.u32(0..100) == 0 {
-                // Everything that was handed to this connection arrives all the same.
-                let endpoint =
-                    stand.address(owner, stand.push_targets[rng.usize(0..stand.push_targets.len())]).endpoint();
-                socket.disconnect(endpoint.clone()).expect("disconnect");
-                socket.connect(endpoint).expect("connect");
-                lock(&stand.log).left += 1;
-            }
+        let sizes: Vec<_> = sizes.by_ref().take(count).collect();
+        let mut tasks = JoinSet::new();
+        let share = sizes.len().div_ceil(rng.usize(1..4)).max(1);
+        for (row, sizes) in (0..).zip(sizes.chunks(share)) {
+            tasks.spawn(send_row(socket.clone(), stand.clone(), owner, row * ROW, sizes.to_vec(), rng.fork()));
         }
+        all(&mut tasks).await;
         if is_last {
             is_calm.wait_for(|is_calm| *is_calm).await.expect("the run goes on");
         }
@@ -233,6 +226,24 @@ async fn pusher(stand: Stand, place: u8, sizes: Vec<usize>, restarts: usize, tun
     }
 }
 
+/// Sends messages of these sizes, numbered in a row from `first` on.
+async fn send_row(socket: PushSocket, stand: Stand, owner: u16, first: u32, sizes: Vec<usize>, mut rng: Rng) {
+    for (number, size) in (first..).zip(sizes) {
+        let tag = Tag { sender: owner, number };
+        send(socket.core(), &tag.message(None, size, &mut rng), &mut rng).await;
+        lock(&stand.log).accepted.entry(owner).or_default().push(tag);
+        dawdle(&mut rng, 20, 30).await;
+        if !stand.push_binds && rng.u32(0..100) == 0 {
+            // Everything that was handed to this connection arrives all the same.
+            let place = stand.push_targets[rng.usize(0..stand.push_targets.len())];
+            let endpoint = stand.address(owner, place).endpoint();
+            socket.disconnect(endpoint.clone()).expect("disconnect");
+            socket.connect(endpoint).expect("connect");
+            lock(&stand.log).left += 1;
+        }
+    }
+}
+
 /// The sockets that live at one receiver's place, one after the other.
 async fn puller(stand: Stand, place: u8, restarts: usize, tuning: Tuning, mut rng: Rng) {
     let mut is_over = stand.is_over.clone();
@@ -242,10 +253,15 @@ async fn puller(stand: Stand, place: u8, restarts: usize, tuning: Tuning, mut rn
         let owner = stand.network.new_owner();
         lock(&stand.log).receivers.insert(owner);
         attach!(socket, stand, owner, stand.pull_binds, place, &stand.pull_targets);
-        let receive = receive(&socket, owner, &stand, &mut rng);
+        // Several tasks on one socket: each message goes to one of them.
+        let mut tasks = JoinSet::new();
+        for _ in 0..rng.u32(1..4) {
+            tasks.spawn(receive(socket.clone(), owner, stand.clone(), rng.fork()));
+        }
         if !is_last {
-            // Cut off in the middle of whatever it does.
-            let _ = timeout(Duration::from_millis(u64::from(place) * 50 + 200), receive).await;
+            // Cut off in the middle of whatever they do.
+            tokio::time::sleep(Duration::from_millis(rng.u64(0..500))).await;
+            tasks.shutdown().await;
             lock(&stand.log).killed.insert(owner);
             if life % 2 == 0 {
                 socket.close().await.expect("closed");
@@ -254,16 +270,17 @@ async fn puller(stand: Stand, place: u8, restarts: usize, tuning: Tuning, mut rn
         }
         tokio::select! {
             biased;
-            () = receive => {}
+            () = all(&mut tasks) => {}
             _ = is_over.wait_for(|is_over| *is_over) => {}
         }
+        tasks.shutdown().await;
         assert_eq!(socket.try_recv().map(|message| Tag::check(&message)), Err(TryRecvError::Empty), "late for {owner}");
         let closed = socket.close().await.expect("closed");
         assert_eq!(closed.unread, 0);
     }
 }
 
-async fn receive(socket: &PullSocket, owner: u16, stand: &Stand, rng: &mut Rng) {
+async fn receive(socket: PullSocket, owner: u16, stand: Stand, mut rng: Rng) {
     loop {
         let received = match rng.u32(0..4) {
             0 => timeout(Duration::from_millis(rng.u64(0..100)), socket.recv_from()).await.ok(),
@@ -275,7 +292,7 @@ async fn receive(socket: &PullSocket, owner: u16, stand: &Stand, rng: &mut Rng) 
                 continue;
             }
             lock(&stand.log).received.entry((owner, peer.id)).or_default().push(Tag::check(&message));
-            dawdle(rng, 10, 20).await;
+            dawdle(&mut rng, 10, 20).await;
         }
     }
 }

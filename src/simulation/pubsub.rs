@@ -27,9 +27,6 @@ use crate::sync::Mutex;
 const FRONTEND: u8 = 100;
 const BACKEND: u8 = 101;
 
-/// In that time a small message has arrived on any network.
-const ARRIVES: Duration = Duration::from_secs(60);
-
 const PROBES: u32 = 5;
 
 /// What a subscriber has subscribed to, and how often.
@@ -65,6 +62,8 @@ struct Stand {
     published: Arc<Mutex<Vec<Published>>>,
     is_ipc: bool,
     is_stormy: bool,
+    /// See [`World::arrives`].
+    arrives: Duration,
     is_proxied: bool,
     is_besieged: bool,
     publishers_bind: bool,
@@ -116,6 +115,7 @@ pub(super) async fn run(mut world: World, is_proxied: bool, is_besieged: bool) {
         published: Arc::default(),
         is_ipc: world.is_ipc,
         is_stormy: world.is_stormy,
+        arrives: world.arrives,
         is_proxied,
         is_besieged,
         publishers_bind: rng.bool(),
@@ -171,7 +171,7 @@ pub(super) async fn run(mut world: World, is_proxied: bool, is_besieged: bool) {
     drop(siege);
 
     all_know_what_is_wanted(&stand, &finished, relay.as_ref()).await;
-    tokio::time::sleep(ARRIVES).await;
+    tokio::time::sleep(world.arrives).await;
     if !world.is_stormy {
         nothing_is_lost_but_by_the_policy(&stand, &finished);
     }
@@ -187,7 +187,7 @@ pub(super) async fn run(mut world: World, is_proxied: bool, is_besieged: bool) {
         frontend.close().await.expect("closed");
         backend.close().await.expect("closed");
     }
-    tokio::time::sleep(ARRIVES).await;
+    tokio::time::sleep(world.arrives).await;
     for (_, live) in std::mem::take(&mut *lock(&stand.live)) {
         // A clone is with the task that receives, which ends with it.
         tokio::spawn(async move { assert_eq!(live.socket.close().await.expect("closed").unread, 0) });
@@ -281,7 +281,7 @@ async fn publisher(
 async fn all_are_here(stand: &Stand, socket: &PubSocket) {
     let count = if stand.is_proxied { 1 } else { stand.subscribers.into() };
     let _ = timeout(Duration::from_secs(100), socket.wait_connected(count)).await;
-    tokio::time::sleep(ARRIVES).await;
+    tokio::time::sleep(stand.arrives).await;
 }
 
 /// Publishes one message, in one of the ways there are.
@@ -464,7 +464,7 @@ async fn probe(stand: &Stand, publishers: &[(PubSocket, u16)], rng: &mut Rng) {
         for (socket, owner) in publishers {
             let tag = Tag { sender: *owner, number: 1_000_000 + probe };
             publish(stand, socket, tag, rng.usize(0..100), rng).await;
-            tokio::time::sleep(ARRIVES).await;
+            tokio::time::sleep(stand.arrives).await;
             let topic = lock(&stand.published).last().map(|(_, topic)| topic.clone()).unwrap_or_default();
             for live in lock(&stand.live).values() {
                 let log = lock(&stand.log);

@@ -17,6 +17,9 @@ use crate::socket::sending;
 /// Longer than anything takes that is not stuck, in virtual time.
 const LONG: Duration = Duration::from_secs(3_000);
 
+/// The numbers of messages that are sent one after the other come from one row of so many.
+pub(super) const ROW: u32 = 10_000;
+
 /// Which message it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Tag {
@@ -128,6 +131,10 @@ pub(super) struct World {
     pub(super) is_ipc: bool,
     /// Whether connections are cut, sockets restarted, and so on.
     pub(super) is_stormy: bool,
+    /// As in [`Weather`].
+    pub(super) latency: u64,
+    /// In that time all has arrived that was sent, if it is not much.
+    pub(super) arrives: Duration,
     /// How many bytes of messages can be sent in reasonable time.
     pub(super) budget: usize,
 }
@@ -138,15 +145,19 @@ impl World {
         fastrand::seed(rng.u64(..));
         let latencies = [0, 0, 1, 5, 50];
         let is_stormy = rng.u32(0..3) > 0;
+        let capacity = magnitude(&mut rng, 256 * 1024).max(16);
         let weather = Weather {
             latency: latencies[rng.usize(0..latencies.len())],
-            capacity: magnitude(&mut rng, 256 * 1024).max(16),
+            capacity,
             refused: if is_stormy && rng.bool() { 30 } else { 0 },
         };
         Self {
             network: Network::install(rng.fork(), weather),
             is_ipc: rng.u32(0..4) == 0,
             is_stormy,
+            latency: weather.latency,
+            arrives: Duration::from_secs(3)
+                + Duration::from_millis(4 * weather.latency) * u32::try_from(5_000 / capacity + 10).unwrap_or(u32::MAX),
             budget: (weather.capacity * 100).clamp(2 * 1024, 400 * 1024),
             rng,
         }
@@ -162,7 +173,8 @@ impl World {
         let rng = &mut self.rng;
         let first = rng.u64(1..100);
         // Several times as long as an answer takes.
-        let beat = if rng.u32(0..3) == 0 { rng.u64(500..3_000) } else { 0 };
+        let least = 50 + 8 * self.latency;
+        let beat = if rng.u32(0..3) == 0 { rng.u64(least..4 * least) } else { 0 };
         Tuning {
             send_mark: magnitude(rng, 1_000),
             send_bytes: if rng.bool() { 64 << 20 } else { magnitude(rng, 64 << 10) },
