@@ -1,6 +1,6 @@
 //! A limit on what costs a peer nothing to send: so much at once, and so much per second from then on.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// What one peer may still send.
 #[derive(Debug)]

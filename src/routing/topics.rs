@@ -1,6 +1,7 @@
 //! Topics: which peer has subscribed to what, and who gets a message.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 
 use crate::routing::prefixes::{NodeId, PrefixTree, Value};
 
@@ -26,11 +27,15 @@ pub(crate) struct Topics {
     stamp: u64,
 }
 
+/// Nodes are numbered by us, so that no peer can choose what falls together; and a peer that goes cancels in the same order
+/// each time.
+type Places = HashMap<NodeId, usize, BuildHasherDefault<DefaultHasher>>;
+
 /// What one peer has subscribed to.
 #[derive(Debug, Default)]
 struct Subscriptions {
     /// The prefixes, and the place of the peer among the subscribers of each.
-    places: HashMap<NodeId, usize>,
+    places: Places,
     /// The lengths of the prefixes, added up.
     bytes: usize,
     /// The last message that matched.

@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future;
 use tokio::runtime;
@@ -421,7 +421,7 @@ impl Core {
     /// Looks for bytes that come until there is a message, or for so long as the options say.
     #[cold]
     fn spin(&self) {
-        let start = Instant::now();
+        let start = std::time::Instant::now();
         while self.shared.inbound.is_awaited() && start.elapsed() < self.shared.options.spin {
             if !self.engine.read_now() {
                 std::hint::spin_loop();
