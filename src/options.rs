@@ -280,7 +280,7 @@ macro_rules! common_options {
         /// A peer of which no byte comes within the [timeout](Self::heartbeat_timeout) after a PING is given up
         /// ([`DisconnectReason::Silent`](crate::DisconnectReason::Silent)), and dialled again if it was dialled. One that may
         /// merely be slow is not: a peer that we ourselves do not read, or that has much to read before the PING, 100
-        /// messages or 64 KiB.
+        /// messages or 32 KiB.
         ///
         /// Heartbeats are off by default because TCP keepalive, which is on, finds a host that has vanished without waking
         /// either program. They find more, and sooner: a process that hangs, or something in between that swallows bytes.
@@ -295,8 +295,8 @@ macro_rules! common_options {
             self
         }
 
-        /// What PINGs ask of the peer: to give this socket up after so much silence; in tenths of a second, 65.5 seconds
-        /// at most. Default: zero, nothing.
+        /// What PINGs ask of the peer: to give this socket up after so much silence; in tenths of a second, rounded down, 65.5
+        /// seconds at most. Default: zero, nothing.
         pub fn heartbeat_ttl(mut self, ttl: std::time::Duration) -> Self {
             self.options.heartbeat_ttl = ttl;
             self

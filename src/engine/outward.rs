@@ -96,6 +96,9 @@ impl<P: Pattern> Engine<P> {
         let (had_room, before) = (peer.has_room(), peer.out.pending());
         let result = peer.write(&mut written);
         let progress = peer.out.pending() < before;
+        if peer.connection.control().is_empty() {
+            peer.vigil.control_left();
+        }
         let has_room = peer.has_room();
         if written.messages > 0 {
             peer.counts.sent += written.messages as u64;

@@ -18,7 +18,7 @@ use crate::monitor::{DisconnectReason, Event, PeerId};
 /// A peer that has been sent so many messages, or bytes of them, since the last PING that it has answered may be busy with
 /// them: its queue may be full, and then it need not read the PING behind them.
 const MUCH_MESSAGES: u64 = 100;
-const MUCH_BYTES: usize = 64 * 1024;
+const MUCH_BYTES: usize = 32 * 1024;
 
 /// While we do not read a peer, because there is no room for its messages, it is told so often that we live: its PINGs are
 /// behind what we do not read.
@@ -104,7 +104,9 @@ pub(crate) struct Vigil {
 #[derive(Debug)]
 struct Asked {
     number: u32,
-    at: Instant,
+    queued: Instant,
+    /// When it was written: before, it cannot be answered.
+    left: Option<Instant>,
     sent: Sent,
 }
 
@@ -116,6 +118,14 @@ struct Sent {
 }
 
 impl Vigil {
+    /// Everything that waited to be sent between messages has been written, a PING perhaps.
+    #[inline]
+    pub(super) fn control_left(&mut self) {
+        if let Some(asked) = self.asked.as_mut().filter(|asked| asked.left.is_none()) {
+            asked.left = Some(Instant::now());
+        }
+    }
+
     /// The peer has answered a PING.
     pub(super) fn answered(&mut self, number: u32) {
         if let Some(asked) = self.asked.take_if(|asked| number.wrapping_sub(asked.number) < u32::MAX / 2) {
@@ -222,7 +232,7 @@ impl<P: Pattern> Engine<P> {
                     let vigil = &mut peer.vigil;
                     if peer.connection.ping(options.heartbeat_ttl, vigil.asked_count) {
                         let sent = Sent { messages: peer.counts.sent, bytes: peer.counts.bytes_sent };
-                        vigil.asked.get_or_insert(Asked { number: vigil.asked_count, at: now, sent });
+                        vigil.asked.get_or_insert(Asked { number: vigil.asked_count, queued: now, left: None, sent });
                         vigil.asked_count = vigil.asked_count.wrapping_add(1);
                     }
                     if !std::mem::replace(&mut vigil.awaits_answer, true) {
@@ -230,22 +240,23 @@ impl<P: Pattern> Engine<P> {
                     }
                     now.checked_add(options.heartbeat_interval.max(SHORTEST_INTERVAL))
                 }
-                Duty::Answer => match peer.vigil.asked.as_ref().map(|asked| peer.vigil.heard.max(Some(asked.at))) {
+                Duty::Answer => match peer.vigil.asked.as_ref() {
                     None => {
                         peer.vigil.awaits_answer = false;
                         None
                     }
-                    Some(silent_since) => {
+                    Some(asked) => {
                         let timeout = options.heartbeat_timeout().max(SHORTEST_INTERVAL);
-                        let due = silent_since.and_then(|since| since.checked_add(timeout));
-                        let silent_for = silent_since.map_or(Duration::ZERO, |since| now.duration_since(since));
+                        let since = peer.vigil.heard.unwrap_or(asked.queued).max(asked.left.unwrap_or(asked.queued));
+                        let silent_for = now.duration_since(since);
                         let out_of_patience = silent_for >= PATIENCE.max(timeout.saturating_mul(PATIENCE_TIMEOUTS));
-                        let is_judged = !may_be_busy(peer) || (out_of_patience && !peer.vigil.is_paused);
-                        if due.is_some_and(|due| due <= now) && is_judged && !self.look_at(slot) {
+                        let could_answer = asked.left.is_some() && !may_be_busy(peer);
+                        let is_judged = could_answer || (out_of_patience && !peer.vigil.is_paused);
+                        if silent_for >= timeout && is_judged && !self.look_at(slot) {
                             self.end(slot, DisconnectReason::Silent);
                             continue;
                         }
-                        due.filter(|due| *due > now).or_else(|| now.checked_add(timeout))
+                        since.checked_add(timeout).filter(|due| *due > now).or_else(|| now.checked_add(timeout))
                     }
                 },
                 Duty::TimeToLive => match peer.vigil.time_to_live {

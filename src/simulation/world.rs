@@ -183,7 +183,8 @@ impl World {
             first_delay: Duration::from_millis(first),
             longest_delay: Duration::from_millis(rng.u64(first..1_000)),
             heartbeat: Duration::from_millis(beat),
-            time_to_live: Duration::from_millis(if rng.bool() { 2 * beat } else { 0 }),
+            // It goes out in tenths of a second, less what is left over.
+            time_to_live: Duration::from_millis(if beat > 0 && rng.bool() { 3 * beat + 200 } else { 0 }),
             linger: LONG,
         }
     }
