@@ -31,10 +31,7 @@ pub(crate) trait Drive: Debug + Send + Sync {
     /// Whether a second `connect` to the same endpoint makes no second connection: a subscriber would get everything twice.
     fn connects_once(&self) -> bool;
 
-    /// The numbers of all peers that have finished the handshake.
-    fn peers(&self) -> Vec<PeerStats>;
-
-    /// Calls `then` with these numbers while the engine does nothing.
+    /// Calls `then` with the numbers of all peers that have finished the handshake, while the engine does nothing.
     fn rest(&self, then: &mut dyn FnMut(Vec<PeerStats>));
 }
 
@@ -74,7 +71,7 @@ impl<P: Pattern> Drive for Mutex<Engine<P>> {
                 let mut found = false;
                 unbudgeted(|| found = engine.read_now());
                 if found && !engine.sleep() {
-                    engine.wake();
+                    engine.shared.signal.wake();
                 }
                 found
             }
@@ -88,10 +85,6 @@ impl<P: Pattern> Drive for Mutex<Engine<P>> {
 
     fn connects_once(&self) -> bool {
         P::SOCKET_TYPE.connects_once()
-    }
-
-    fn peers(&self) -> Vec<PeerStats> {
-        lock(self).peer_stats()
     }
 
     fn rest(&self, then: &mut dyn FnMut(Vec<PeerStats>)) {

@@ -219,13 +219,7 @@ impl<P: Pattern> Engine<P> {
             };
             let event = peer.connection.receive(&mut peer.input);
             if matches!(&event, Ok(event) if event.is_command()) {
-                let options = &self.shared.options;
-                if !peer
-                    .commands
-                    .spend(options.command_burst(P::SOCKET_TYPE.publishes()), options.max_commands_per_second)
-                {
-                    return Err(ProtocolError::CommandFlood);
-                }
+                peer.count_command(&self.shared.options, P::SOCKET_TYPE.publishes())?;
             }
             let more = match event {
                 Ok(connection::Event::Run(run)) => self.pass_on(slot, Incoming::Run(run)).map(|()| true),

@@ -269,7 +269,6 @@ impl Outgoing {
         if fits(self.messages, self.payload) {
             return 0;
         }
-        self.settle();
         // The first one may have been begun: it must be finished.
         let kept = usize::from(!self.is_between());
         if let Some(first) = self.pieces.pop_front() {

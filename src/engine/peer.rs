@@ -18,7 +18,9 @@ use crate::engine::shared::{AttachmentId, Ended, PeerWaker};
 use crate::engine::slabs::Slabs;
 use crate::engine::vigil::Vigil;
 use crate::engine::waiting::Waiting;
+use crate::error::ProtocolError;
 use crate::monitor;
+use crate::options::Options;
 use crate::transport::{PeerAddress, Stream};
 use crate::zmtp::connection::Connection;
 use crate::zmtp::greeting::Version;
@@ -79,7 +81,7 @@ pub(crate) struct Peer {
     pub(crate) counts: PeerCounts,
     pub(crate) vigil: Vigil,
     /// Commands that it may still send.
-    pub(crate) commands: Allowance,
+    commands: Allowance,
 }
 
 /// The running totals of one peer.
@@ -141,6 +143,13 @@ impl Peer {
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
         !self.blocked && !self.out.is_large() && !self.leaving
+    }
+
+    /// Counts a command, or what costs the peer as little to send.
+    #[inline]
+    pub(crate) fn count_command(&mut self, options: &Options, to_publisher: bool) -> Result<(), ProtocolError> {
+        let (burst, rate) = (options.command_burst(to_publisher), options.max_commands_per_second);
+        if self.commands.spend(burst, rate) { Ok(()) } else { Err(ProtocolError::CommandFlood) }
     }
 
     /// Whether the kernel takes no more for now.

@@ -155,11 +155,6 @@ impl<P: Pattern> Engine<P> {
         stats.collect()
     }
 
-    /// Calls the I/O task.
-    pub(super) fn wake(&self) {
-        self.shared.signal.wake();
-    }
-
     /// Says what to be woken for; `false` if there is something to do already.
     pub(super) fn sleep(&self) -> bool {
         if !self.readable.is_empty() {

@@ -160,6 +160,7 @@ impl<P: Pattern> Engine<P> {
 
     /// A PING has come that wants us to give the peer up after so much silence; zero: it does not.
     pub(super) fn heard_ping(&mut self, slot: usize, time_to_live: Duration) {
+        self.duties.tidy(&mut self.peers);
         let Some(peer) = self.peers.get_mut(slot) else {
             return;
         };
@@ -168,10 +169,6 @@ impl<P: Pattern> Engine<P> {
             let now = Instant::now();
             peer.vigil.heard = Some(now);
             peer.vigil.watches_time_to_live = true;
-            self.duties.tidy(&mut self.peers);
-            let Some(peer) = self.peers.get_mut(slot) else {
-                return;
-            };
             self.duties.add(now.checked_add(time_to_live), slot, peer.about.id, Duty::TimeToLive);
         }
     }

@@ -51,6 +51,8 @@ impl Waiting {
 #[derive(Debug, Default)]
 pub(crate) struct History {
     entries: VecDeque<Entry>,
+    /// What is being offered of the first entry.
+    offered: VecDeque<Run>,
     /// What the reports among them take in memory, in bytes.
     reports: usize,
 }
@@ -59,7 +61,10 @@ pub(crate) struct History {
 struct Entry {
     slot: usize,
     from: Arc<Peer>,
-    waiting: Waiting,
+    /// `None` while it is offered.
+    run: Option<Run>,
+    /// What the run takes in memory, in bytes.
+    cost: usize,
     is_report: bool,
 }
 
@@ -90,30 +95,29 @@ impl History {
     }
 
     fn push(&mut self, slot: usize, from: &Arc<Peer>, run: Run, is_report: bool) {
-        let mut waiting = Waiting::default();
-        waiting.push(run);
-        self.entries.push_back(Entry { slot, from: from.clone(), waiting, is_report });
+        let cost = run.memory();
+        self.entries.push_back(Entry { slot, from: from.clone(), run: Some(run), cost, is_report });
     }
 
-    /// Offers the first entry to the queue. `None` if there is none, or no room for it.
+    /// Offers the first entry to the queue. `None` if there is none, or no room for all of it.
     pub(crate) fn admit(&mut self, inbound: &Inbound, share: HighWaterMark) -> Option<Admitted> {
         let entry = self.entries.front_mut()?;
-        let cost = entry.waiting.cost();
-        entry.waiting.offer(inbound, 0, &entry.from, share);
-        if !entry.waiting.is_empty() {
+        self.offered.extend(entry.run.take());
+        inbound.offer(0, &entry.from, &mut self.offered, share);
+        if !self.offered.is_empty() {
             return None;
         }
-        let entry = self.entries.pop_front()?;
-        if entry.is_report {
+        let Entry { slot, from, cost, is_report, .. } = self.entries.pop_front()?;
+        if is_report {
             self.reports -= cost + size_of::<Entry>();
         }
-        let cost = if entry.is_report { 0 } else { cost };
-        Some(Admitted { slot: entry.slot, from: entry.from, cost })
+        Some(Admitted { slot, from, cost: if is_report { 0 } else { cost } })
     }
 
     /// The size of the next message, over all frames, in bytes.
     pub(crate) fn next_size(&self) -> Option<usize> {
-        self.entries.front().and_then(|entry| entry.waiting.next_size())
+        let first = self.entries.front().and_then(|entry| entry.run.as_ref());
+        self.offered.front().or(first).map(Run::next_size)
     }
 }
 

@@ -20,7 +20,7 @@ use crate::socket::publish::PubSocket;
 use crate::socket::pull::PullSocket;
 use crate::socket::push::PushSocket;
 use crate::socket::receiving::{self, Messages};
-use crate::socket::sending::{self, MessageSink};
+use crate::socket::sending::{self, MessageSink, SendMessage};
 use crate::socket::subscribe::SubSocket;
 use crate::socket::xpublish::XPubSocket;
 use crate::socket::xsubscribe::XSubSocket;
@@ -208,7 +208,7 @@ async fn user(socket: Any, stand: Stand, owner: u16, first: u32, mut rng: Rng) {
 /// Says whether the socket is open.
 async fn send(core: &Core, message: Message, patience: Duration, rng: &mut Rng) -> bool {
     let sent = match rng.u32(0..3) {
-        0 => timeout(patience, core.send(message)).await.unwrap_or(Ok(())),
+        0 => timeout(patience, SendMessage::new(core, message)).await.unwrap_or(Ok(())),
         1 => match sending::try_send(core, message) {
             Ok(()) | Err(TrySendError::Full(_)) => Ok(()),
             Err(error) => Err(SendError::Closed(error.into_message())),

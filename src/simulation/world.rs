@@ -12,7 +12,7 @@ use crate::error::TrySendError;
 use crate::message::{Frame, Message};
 use crate::simulation::network::{Network, Weather};
 use crate::socket::handle::Core;
-use crate::socket::sending;
+use crate::socket::sending::{self, SendMessage};
 
 /// Longer than anything takes that is not stuck, in virtual time.
 const LONG: Duration = Duration::from_secs(3_000);
@@ -246,7 +246,9 @@ pub(super) async fn send(core: &Core, message: &Message, rng: &mut Rng) {
     for _attempt in 0..1_000_000 {
         match rng.u32(0..4) {
             0 => {
-                if let Ok(sent) = timeout(Duration::from_millis(rng.u64(0..20)), core.send(message.clone())).await {
+                if let Ok(sent) =
+                    timeout(Duration::from_millis(rng.u64(0..20)), SendMessage::new(core, message.clone())).await
+                {
                     return sent.expect("the socket is open");
                 }
             }
@@ -255,7 +257,7 @@ pub(super) async fn send(core: &Core, message: &Message, rng: &mut Rng) {
                 Err(TrySendError::Full(_)) => tokio::time::sleep(Duration::from_millis(rng.u64(1..50))).await,
                 Err(error) => panic!("{error}"),
             },
-            _ => return core.send(message.clone()).await.expect("the socket is open"),
+            _ => return SendMessage::new(core, message.clone()).await.expect("the socket is open"),
         }
     }
     panic!("a message finds no room");

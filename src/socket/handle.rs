@@ -1,16 +1,13 @@
 //! What the handles of all socket types share: bind and connect, close, monitor, numbers, and the way to the queues.
 
 use std::cell::Cell;
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::future;
 use tokio::runtime;
-use tokio::task::coop::consume_budget;
 
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::engine::dial::dial;
@@ -20,13 +17,12 @@ use crate::engine::pattern::Pattern;
 use crate::engine::shared::{Attachment, AttachmentKind, Command, Presence, Shared};
 use crate::engine::state::Engine;
 use crate::engine::task;
-use crate::error::{BindError, CloseError, ConnectError, DetachError, RecvError, SendError, TryRecvError, WaitError};
+use crate::error::{BindError, CloseError, ConnectError, DetachError, TryRecvError, WaitError};
 use crate::message::Message;
 use crate::monitor::{Event, Monitor, Peer, PeerStats};
 use crate::options::Options;
 use crate::queue::lock;
 use crate::queue::outbound::Refused;
-use crate::queue::waiters::Ticket;
 use crate::socket::subscriptions::Subscriptions;
 use crate::stats::{Closed, Stats};
 use crate::sync::Mutex;
@@ -58,7 +54,7 @@ enum Life {
 /// A socket without the methods of its type. Cloned handles share it; it closes when the last one is dropped.
 #[derive(Debug)]
 pub(crate) struct Core {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     engine: Arc<dyn Drive>,
     /// What a SUB lets through.
     filter: Option<Arc<Subscriptions>>,
@@ -73,25 +69,17 @@ impl Core {
         Self { shared, engine, filter: None, life: Mutex::new(Life::New), calls: AtomicU32::new(0) }
     }
 
-    /// A socket with this pattern.
-    pub(crate) fn with_pattern<P: Pattern>(options: Options, pattern: P) -> Self {
+    /// A socket with this pattern, and its engine, for what only its type can do.
+    pub(crate) fn with_pattern<P: Pattern>(options: Options, pattern: P) -> (Self, Arc<Mutex<Engine<P>>>) {
         let shared = Arc::new(Shared::new(options));
         let engine = Arc::new(Mutex::new(Engine::new(shared.clone(), pattern)));
-        Self::new(shared, engine)
+        (Self::new(shared, engine.clone()), engine)
     }
 
     /// Lets only those messages through to the user that have been subscribed to.
     pub(crate) fn filtered(mut self, subscriptions: Arc<Subscriptions>) -> Self {
         self.filter = Some(subscriptions);
         self
-    }
-
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.shared
-    }
-
-    pub(crate) fn linger(&self) -> Duration {
-        self.shared.options.linger
     }
 
     // --- endpoints --------------------------------------------------------------------------------------------------
@@ -294,7 +282,9 @@ impl Core {
     }
 
     pub(crate) fn peers(&self) -> Vec<PeerStats> {
-        self.engine.peers()
+        let mut peers = Vec::new();
+        self.engine.rest(&mut |stats| peers = stats);
+        peers
     }
 
     // --- sending ----------------------------------------------------------------------------------------------------
@@ -347,12 +337,6 @@ impl Core {
     /// Whether a message without a body would find room.
     pub(crate) fn has_room(&self) -> bool {
         self.shared.outbound.has_room()
-    }
-
-    /// Queues a message once there is room.
-    #[inline]
-    pub(crate) fn send(&self, message: Message) -> Sending<'_> {
-        Sending { core: self, message, ticket: None, is_done: false }
     }
 
     // --- receiving --------------------------------------------------------------------------------------------------
@@ -413,14 +397,9 @@ impl Core {
         self.take_turn(false)
     }
 
-    /// Waits until a message can be taken, perhaps by somebody else.
-    pub(crate) fn readable(&self) -> Readable<'_> {
-        Readable { core: self, ticket: None, has_spun: false }
-    }
-
     /// Looks for bytes that come until there is a message, or for so long as the options say.
     #[cold]
-    fn spin(&self) {
+    pub(super) fn spin(&self) {
         let start = std::time::Instant::now();
         while self.shared.inbound.is_awaited() && start.elapsed() < self.shared.options.spin {
             if !self.engine.read_now() {
@@ -447,132 +426,6 @@ impl Core {
 impl Drop for Core {
     fn drop(&mut self) {
         self.begin_close();
-    }
-}
-
-/// Waits for room in the outbound queue. Dropped before it is ready it has queued nothing.
-#[derive(Debug)]
-pub(crate) struct Sending<'a> {
-    core: &'a Core,
-    message: Message,
-    ticket: Option<Ticket>,
-    is_done: bool,
-}
-
-impl Future for Sending<'_> {
-    type Output = Result<(), SendError>;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        assert!(!this.is_done, "a send was polled after it had finished");
-        if this.core.is_due() && pin!(consume_budget()).poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        // The first look only: one that waits has its place among those who wait.
-        if this.ticket.is_none() && this.core.is_acceptable(&this.message) && this.core.offer(&this.message).is_ok() {
-            this.is_done = true;
-            return Poll::Ready(Ok(()));
-        }
-        this.poll_slowly(cx)
-    }
-}
-
-impl Sending<'_> {
-    /// The queue is full or closed, or the message is not acceptable.
-    #[cold]
-    fn poll_slowly(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        if !self.core.is_acceptable(&self.message) {
-            self.is_done = true;
-            return Poll::Ready(Err(SendError::TooLarge(std::mem::take(&mut self.message))));
-        }
-        ready!(pin!(consume_budget()).poll(cx));
-        self.core.take_turn(true);
-        let offered = self.core.shared.outbound.poll_offer(&self.message, &mut self.ticket, cx.waker());
-        let result = ready!(offered);
-        self.is_done = true;
-        match result {
-            Ok(call_engine) => {
-                if call_engine {
-                    self.core.shared.signal.wake();
-                }
-                Poll::Ready(Ok(()))
-            }
-            Err(_) => Poll::Ready(Err(SendError::Closed(std::mem::take(&mut self.message)))),
-        }
-    }
-}
-
-impl Drop for Sending<'_> {
-    fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.core.shared.outbound.leave(ticket);
-        }
-    }
-}
-
-/// Observes the room in the outbound queue, for sinks.
-#[derive(Debug, Default)]
-pub(crate) struct RoomTicket(Option<Ticket>);
-
-impl RoomTicket {
-    pub(crate) fn poll(&mut self, core: &Core, size: usize, cx: &mut Context<'_>) -> Poll<()> {
-        core.shared.outbound.poll_room(size, &mut self.0, cx.waker())
-    }
-
-    pub(crate) fn leave(&mut self, core: &Core) {
-        if let Some(ticket) = self.0.take() {
-            core.shared.outbound.forget(ticket);
-        }
-    }
-}
-
-/// Observes the messages in the inbound queue, for streams.
-#[derive(Debug, Default)]
-pub(crate) struct MessageTicket(Option<Ticket>);
-
-impl MessageTicket {
-    pub(crate) fn poll(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<Result<(), RecvError>> {
-        core.shared.inbound.poll_observe(&mut self.0, cx.waker())
-    }
-
-    pub(crate) fn leave(&mut self, core: &Core) {
-        if let Some(ticket) = self.0.take() {
-            core.shared.inbound.forget(ticket);
-        }
-    }
-}
-
-/// Waits for a message in the inbound queue, and takes none: dropped at any time it loses none.
-#[derive(Debug)]
-pub(crate) struct Readable<'a> {
-    core: &'a Core,
-    ticket: Option<Ticket>,
-    /// Once is enough: what comes later wakes the task.
-    has_spun: bool,
-}
-
-impl Future for Readable<'_> {
-    type Output = Result<(), RecvError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        ready!(pin!(consume_budget()).poll(cx));
-        // When it is woken this may be by a stream that can be read; when it is not yet, one may be readable all the same.
-        this.core.take_turn(false);
-        if !this.core.shared.options.spin.is_zero() && !this.has_spun {
-            this.has_spun = true;
-            this.core.spin();
-        }
-        this.core.shared.inbound.poll_wait(&mut this.ticket, cx.waker())
-    }
-}
-
-impl Drop for Readable<'_> {
-    fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.core.shared.inbound.leave(ticket);
-        }
     }
 }
 

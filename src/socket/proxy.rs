@@ -16,6 +16,7 @@ use crate::socket::publish::PubSocket;
 use crate::socket::pull::PullSocket;
 use crate::socket::push::PushSocket;
 use crate::socket::receiving;
+use crate::socket::sending::SendMessage;
 use crate::socket::subscribe::SubSocket;
 use crate::socket::xpublish::XPubSocket;
 use crate::socket::xsubscribe::XSubSocket;
@@ -281,7 +282,7 @@ async fn forward(
             None | Some(Err(RecvError::Closed)) => return,
         }
         let handed = hand_over(to, capture, &mut taken, flow);
-        if until_too_late(handed, &mut control, to.linger()).await != Some(Ok(())) {
+        if until_too_late(handed, &mut control, to.shared.options.linger).await != Some(Ok(())) {
             flow.undelivered.add(taken.len());
             return;
         }
@@ -329,9 +330,9 @@ async fn hand_over(
         let size = message.byte_len();
         if let Some(Way(capture)) = capture {
             // A capture that is closed captures no more.
-            let _ = capture.send(message.clone()).await;
+            let _ = SendMessage::new(capture, message.clone()).await;
         }
-        match to.send(message.clone()).await {
+        match SendMessage::new(to, message.clone()).await {
             Ok(()) => {}
             // Larger than this socket may send: there is nobody to be told but the numbers.
             Err(SendError::TooLarge(_)) => {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::engine::shared::Shared;
 use crate::engine::state::Engine;
 use crate::error::BuildError;
 use crate::options::{Options, common_options};
@@ -100,9 +99,8 @@ impl PubSocket {
     }
 
     fn with(options: Options) -> Self {
-        let shared = Arc::new(Shared::new(options));
-        let engine = Arc::new(Mutex::new(Engine::new(shared.clone(), Publisher::default())));
-        Self { core: Arc::new(Core::new(shared, engine.clone())), engine }
+        let (core, engine) = Core::with_pattern(options, Publisher::default());
+        Self { core: Arc::new(core), engine }
     }
 
     /// Sets options first.

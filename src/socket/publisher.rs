@@ -291,16 +291,8 @@ impl<const REPORTS: bool> Publisher<REPORTS> {
     }
 }
 
-/// What a publisher is sent costs the peer as little as a command.
-fn may_send_command(slot: usize, reach: &mut Reach<'_>) -> bool {
-    let options = &reach.shared.options;
-    let (burst, rate) = (options.command_burst(true), options.max_commands_per_second);
-    reach.peers.get_mut(slot).is_none_or(|peer| peer.commands.spend(burst, rate))
-}
-
 /// Drops what is older than the mark allows.
 fn drop_older(peer: &mut Peer, mark: HighWaterMark, policy: SlowSubscriber) -> usize {
-    peer.out.depth();
     // One that has been begun cannot be taken back, and the newest one is never the one to go.
     let kept = 1 + usize::from(!peer.out.is_between());
     if policy == SlowSubscriber::KeepLatest {
@@ -438,7 +430,7 @@ impl<const REPORTS: bool> Pattern for Publisher<REPORTS> {
         &mut self,
         slot: usize,
         incoming: Incoming,
-        mut reach: Reach<'_>,
+        reach: Reach<'_>,
         inward: &mut Vec<Inward>,
     ) -> Result<(), ProtocolError> {
         let mut run = match incoming {
@@ -450,8 +442,9 @@ impl<const REPORTS: bool> Pattern for Publisher<REPORTS> {
         let mut message = Message::default();
         while run.next_into(&mut message) {
             let is_request = message.frame_count() == 1 && matches!(message[0].first(), Some(0 | 1));
-            if (is_request || !REPORTS) && !may_send_command(slot, &mut reach) {
-                return Err(ProtocolError::CommandFlood);
+            // A PUB has no use for anything else.
+            if let Some(peer) = reach.peers.get_mut(slot).filter(|_| is_request || !REPORTS) {
+                peer.count_command(&reach.shared.options, true)?;
             }
             match (message.frame_count(), &message[0][..]) {
                 (1, [1, prefix @ ..]) => self.request(slot, true, prefix, reach.shared, inward)?,

@@ -122,7 +122,7 @@ impl PullSocket {
     }
 
     fn with(options: Options) -> Self {
-        Self { core: Arc::new(Core::with_pattern(options, Pull)) }
+        Self { core: Arc::new(Core::with_pattern(options, Pull).0) }
     }
 
     /// Sets options first.

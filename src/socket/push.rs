@@ -164,7 +164,7 @@ impl PushSocket {
     }
 
     fn with(options: Options) -> Self {
-        Self { core: Arc::new(Core::with_pattern(options, Push::default())) }
+        Self { core: Arc::new(Core::with_pattern(options, Push::default()).0) }
     }
 
     /// Sets options first.

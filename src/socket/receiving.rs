@@ -10,7 +10,8 @@ use tokio::task::coop::consume_budget;
 use crate::error::{RecvError, TryRecvError};
 use crate::message::Message;
 use crate::monitor::Peer;
-use crate::socket::handle::{Core, MessageTicket};
+use crate::queue::waiters::Ticket;
+use crate::socket::handle::Core;
 
 /// Takes the next message; waits until there is one.
 #[inline]
@@ -27,7 +28,7 @@ pub(crate) async fn recv(core: &Core) -> Result<Message, RecvError> {
                 Err(TryRecvError::Empty) => {}
             }
         }
-        core.readable().await?;
+        Readable::new(core).await?;
     }
 }
 
@@ -40,7 +41,7 @@ pub(crate) async fn recv_from(core: &Core) -> Result<(Message, Arc<Peer>), RecvE
         match core.pop_from() {
             Ok(found) => return Ok(found),
             Err(TryRecvError::Closed) => return Err(RecvError::Closed),
-            Err(TryRecvError::Empty) => core.readable().await?,
+            Err(TryRecvError::Empty) => Readable::new(core).await?,
         }
     }
 }
@@ -65,7 +66,62 @@ pub(crate) async fn recv_many(core: &Core, messages: &mut Vec<Message>, max: usi
         match core.pop_many(messages, max) {
             Ok(count) => return Ok(count),
             Err(TryRecvError::Closed) => return Err(RecvError::Closed),
-            Err(TryRecvError::Empty) => core.readable().await?,
+            Err(TryRecvError::Empty) => Readable::new(core).await?,
+        }
+    }
+}
+
+/// Waits for a message in the inbound queue, and takes none: dropped at any time it loses none.
+#[derive(Debug)]
+pub(crate) struct Readable<'a> {
+    core: &'a Core,
+    ticket: Option<Ticket>,
+    /// Once is enough: what comes later wakes the task.
+    has_spun: bool,
+}
+
+impl<'a> Readable<'a> {
+    pub(crate) fn new(core: &'a Core) -> Self {
+        Self { core, ticket: None, has_spun: false }
+    }
+}
+
+impl Future for Readable<'_> {
+    type Output = Result<(), RecvError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        ready!(pin!(consume_budget()).poll(cx));
+        // When it is woken this may be by a stream that can be read; when it is not yet, one may be readable all the same.
+        this.core.take_turn(false);
+        if !this.core.shared.options.spin.is_zero() && !this.has_spun {
+            this.has_spun = true;
+            this.core.spin();
+        }
+        this.core.shared.inbound.poll_wait(&mut this.ticket, cx.waker())
+    }
+}
+
+impl Drop for Readable<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.core.shared.inbound.leave(ticket);
+        }
+    }
+}
+
+/// Observes the messages in the inbound queue, for streams.
+#[derive(Debug, Default)]
+struct MessageTicket(Option<Ticket>);
+
+impl MessageTicket {
+    fn poll(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<Result<(), RecvError>> {
+        core.shared.inbound.poll_observe(&mut self.0, cx.waker())
+    }
+
+    fn leave(&mut self, core: &Core) {
+        if let Some(ticket) = self.0.take() {
+            core.shared.inbound.forget(ticket);
         }
     }
 }

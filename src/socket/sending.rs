@@ -1,27 +1,85 @@
 //! What all sending sockets share: `send`, `try_send` and the sink.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use futures::Sink;
+use tokio::task::coop::consume_budget;
 
 use crate::error::{SendError, TrySendError};
 use crate::message::Message;
 use crate::queue::outbound::Refused;
-use crate::socket::handle::{Core, RoomTicket, Sending};
+use crate::queue::waiters::Ticket;
+use crate::socket::handle::Core;
 
-/// The future of `send`. Nothing is sent before it is polled.
+/// The future of `send`: waits for room in the outbound queue. Nothing is sent before it is polled, nor if it is dropped
+/// before it is ready.
 #[derive(Debug)]
 #[must_use = "nothing is sent unless the future is awaited"]
-pub struct SendMessage<'a>(pub(crate) Sending<'a>);
+pub struct SendMessage<'a> {
+    core: &'a Core,
+    message: Message,
+    ticket: Option<Ticket>,
+    is_done: bool,
+}
+
+impl<'a> SendMessage<'a> {
+    #[inline]
+    pub(crate) fn new(core: &'a Core, message: Message) -> Self {
+        Self { core, message, ticket: None, is_done: false }
+    }
+}
 
 impl Future for SendMessage<'_> {
     type Output = Result<(), SendError>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx)
+        let this = &mut *self;
+        assert!(!this.is_done, "a send was polled after it had finished");
+        if this.core.is_due() && pin!(consume_budget()).poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        // The first look only: one that waits has its place among those who wait.
+        if this.ticket.is_none() && this.core.is_acceptable(&this.message) && this.core.offer(&this.message).is_ok() {
+            this.is_done = true;
+            return Poll::Ready(Ok(()));
+        }
+        this.poll_slowly(cx)
+    }
+}
+
+impl SendMessage<'_> {
+    /// The queue is full or closed, or the message is not acceptable.
+    #[cold]
+    fn poll_slowly(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        if !self.core.is_acceptable(&self.message) {
+            self.is_done = true;
+            return Poll::Ready(Err(SendError::TooLarge(std::mem::take(&mut self.message))));
+        }
+        ready!(pin!(consume_budget()).poll(cx));
+        self.core.take_turn(true);
+        let offered = self.core.shared.outbound.poll_offer(&self.message, &mut self.ticket, cx.waker());
+        let result = ready!(offered);
+        self.is_done = true;
+        match result {
+            Ok(call_engine) => {
+                if call_engine {
+                    self.core.shared.signal.wake();
+                }
+                Poll::Ready(Ok(()))
+            }
+            Err(_) => Poll::Ready(Err(SendError::Closed(std::mem::take(&mut self.message)))),
+        }
+    }
+}
+
+impl Drop for SendMessage<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.core.shared.outbound.leave(ticket);
+        }
     }
 }
 
@@ -34,6 +92,22 @@ pub(crate) fn try_send(core: &Core, message: Message) -> Result<(), TrySendError
         Ok(()) => Ok(()),
         Err(Refused::Full) => Err(TrySendError::Full(message)),
         Err(Refused::Closed) => Err(TrySendError::Closed(message)),
+    }
+}
+
+/// Observes the room in the outbound queue, for sinks.
+#[derive(Debug, Default)]
+struct RoomTicket(Option<Ticket>);
+
+impl RoomTicket {
+    fn poll(&mut self, core: &Core, size: usize, cx: &mut Context<'_>) -> Poll<()> {
+        core.shared.outbound.poll_room(size, &mut self.0, cx.waker())
+    }
+
+    fn leave(&mut self, core: &Core) {
+        if let Some(ticket) = self.0.take() {
+            core.shared.outbound.forget(ticket);
+        }
     }
 }
 
@@ -130,7 +204,7 @@ macro_rules! sending_methods {
         /// message, keep a clone of it.
         #[inline]
         pub fn send(&self, message: impl Into<$crate::message::Message>) -> $crate::socket::sending::SendMessage<'_> {
-            $crate::socket::sending::SendMessage(self.core.send(message.into()))
+            $crate::socket::sending::SendMessage::new(&self.core, message.into())
         }
 
         /// Queues a message if that is possible at once.

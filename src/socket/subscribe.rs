@@ -169,8 +169,8 @@ impl SubSocket {
     fn with(options: Options) -> Self {
         let subscriptions = Arc::new(Subscriptions::new(options.invert_matching));
         let pattern = Sub { subscriptions: subscriptions.clone(), publishers: Publishers::default() };
-        let core = Arc::new(Core::with_pattern(options, pattern).filtered(subscriptions.clone()));
-        Self { core, subscriptions }
+        let (core, _) = Core::with_pattern(options, pattern);
+        Self { core: Arc::new(core.filtered(subscriptions.clone())), subscriptions }
     }
 
     /// Sets options first.
@@ -184,7 +184,7 @@ impl SubSocket {
     /// Counted: what has been subscribed to several times must be unsubscribed as often.
     pub fn subscribe(&self, prefix: impl AsRef<[u8]>) {
         if self.subscriptions.subscribe(prefix.as_ref()) {
-            self.core.shared().signal.wake();
+            self.core.shared.signal.wake();
         }
     }
 
@@ -192,7 +192,7 @@ impl SubSocket {
     /// received any more once this has returned, not even those that are queued. Without a subscription it has no effect.
     pub fn unsubscribe(&self, prefix: impl AsRef<[u8]>) {
         if self.subscriptions.unsubscribe(prefix.as_ref()) {
-            self.core.shared().signal.wake();
+            self.core.shared.signal.wake();
         }
     }
 

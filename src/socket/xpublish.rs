@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::engine::drive::consult;
-use crate::engine::shared::Shared;
 use crate::engine::state::Engine;
 use crate::error::{BuildError, RecvError, TrySendError};
 use crate::message::Message;
@@ -164,9 +163,8 @@ impl XPubSocket {
     }
 
     fn with(options: Options) -> Self {
-        let shared = Arc::new(Shared::new(options));
-        let engine = Arc::new(Mutex::new(Engine::new(shared.clone(), Publisher::default())));
-        Self { core: Arc::new(Core::new(shared, engine.clone())), engine }
+        let (core, engine) = Core::with_pattern(options, Publisher::default());
+        Self { core: Arc::new(core), engine }
     }
 
     /// Sets options first.
@@ -204,7 +202,7 @@ impl XPubSocket {
             return Err(TrySendError::Closed(message));
         }
         let sent = consult(&self.engine, |publisher, mut reach| publisher.send_to(peer, message, &mut reach));
-        self.core.shared().signal.wake();
+        self.core.shared.signal.wake();
         sent
     }
 

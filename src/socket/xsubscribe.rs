@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::engine::drive::consult;
 use crate::engine::pattern::{Incoming, Inward, Pattern, Reach, Unsent};
-use crate::engine::shared::Shared;
 use crate::engine::state::Engine;
 use crate::error::{BuildError, ProtocolError};
 use crate::options::{Options, common_options};
@@ -182,9 +181,8 @@ impl XSubSocket {
     fn with(options: Options) -> Self {
         let subscriptions = Arc::new(Subscriptions::verbose(options.verbose_unsubscribe));
         let pattern = XSub { subscriptions: subscriptions.clone(), publishers: Publishers::default() };
-        let shared = Arc::new(Shared::new(options));
-        let engine = Arc::new(Mutex::new(Engine::new(shared.clone(), pattern)));
-        Self { core: Arc::new(Core::new(shared, engine.clone())), engine, subscriptions }
+        let (core, engine) = Core::with_pattern(options, pattern);
+        Self { core: Arc::new(core), engine, subscriptions }
     }
 
     /// Sets options first.
@@ -199,7 +197,7 @@ impl XSubSocket {
     pub fn subscribe(&self, prefix: impl AsRef<[u8]>) {
         consult(&self.engine, |_, _| ());
         if self.subscriptions.subscribe(prefix.as_ref()) {
-            self.core.shared().signal.wake();
+            self.core.shared.signal.wake();
         }
     }
 
@@ -207,7 +205,7 @@ impl XSubSocket {
     pub fn unsubscribe(&self, prefix: impl AsRef<[u8]>) {
         consult(&self.engine, |_, _| ());
         if self.subscriptions.unsubscribe(prefix.as_ref()) {
-            self.core.shared().signal.wake();
+            self.core.shared.signal.wake();
         }
     }
 
