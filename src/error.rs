@@ -248,10 +248,18 @@ pub enum ProtocolError {
     /// Reserved bits are set in a frame's flags, or a command has the MORE flag.
     #[error("illegal frame flags {0:#04x}")]
     IllegalFlags(u8),
-    /// A frame or message is larger than `max_message_size`.
+    /// A message is larger than `max_message_size`.
     #[error("a message of at least {size} bytes exceeds the limit of {limit}")]
     MessageTooLarge {
         /// What the frame headers add up to so far, in bytes.
+        size: u64,
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// A frame of a message is larger than `max_frame_size`.
+    #[error("a frame of {size} bytes exceeds the limit of {limit}")]
+    FrameTooLarge {
+        /// The size in the frame header, in bytes.
         size: u64,
         /// The limit, in bytes.
         limit: u64,

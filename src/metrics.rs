@@ -6,10 +6,12 @@ use crate::stats::Stats;
 
 /// A total, how it is called, and what it is.
 type Total = (&'static str, Unit, &'static str, fn(&Stats) -> u64);
+/// Why messages were dropped, and how many.
+type Reason = (&'static str, fn(&Stats) -> u64);
 /// A number that goes up and down.
 type Level = (&'static str, Unit, &'static str, fn(&Stats) -> usize);
 
-const TOTALS: [Total; 8] = [
+const TOTALS: [Total; 10] = [
     ("sinew_messages_sent_total", Unit::Count, "Messages handed to the kernel.", |stats| stats.messages_sent),
     ("sinew_sent_bytes_total", Unit::Bytes, "Their bodies.", |stats| stats.bytes_sent),
     ("sinew_messages_received_total", Unit::Count, "Messages that came from peers.", |stats| stats.messages_received),
@@ -20,12 +22,22 @@ const TOTALS: [Total; 8] = [
     ("sinew_messages_refused_total", Unit::Count, "Messages that the socket type has no use for.", |stats| {
         stats.messages_refused
     }),
-    ("sinew_messages_dropped_total", Unit::Count, "Messages dropped for slow, lost or conflated peers.", |stats| {
-        stats.messages_dropped
-    }),
     ("sinew_messages_unmatched_total", Unit::Count, "Messages that nobody had subscribed to.", |stats| {
         stats.messages_unmatched
     }),
+    ("sinew_connects_retried_total", Unit::Count, "Attempts to connect again.", |stats| stats.connects_retried),
+    ("sinew_handshakes_failed_total", Unit::Count, "Handshakes that failed.", |stats| stats.handshakes_failed),
+    ("sinew_connections_refused_total", Unit::Count, "Connections that were too many.", |stats| {
+        stats.connections_refused
+    }),
+];
+
+const DROPPED: &str = "sinew_messages_dropped_total";
+const DROPPED_BECAUSE: [Reason; 4] = [
+    ("slow", |stats| stats.messages_dropped_slow),
+    ("lost", |stats| stats.messages_dropped_lost),
+    ("replaced", |stats| stats.messages_dropped_replaced),
+    ("unread", |stats| stats.messages_dropped_unread),
 ];
 
 const LEVELS: [Level; 5] = [
@@ -38,7 +50,7 @@ const LEVELS: [Level; 5] = [
 
 impl Stats {
     /// Hands these numbers to the recorder of the [`metrics`](https://docs.rs/metrics) facade, with a label `socket` that
-    /// has this name. To be called as often as they are to be seen, say every second:
+    /// has this name; why messages were dropped is in a label `reason`. To be called as often as they are to be seen, say every second:
     ///
     /// ```
     /// let push = sinew::PushSocket::new();
@@ -47,6 +59,11 @@ impl Stats {
     pub fn record(&self, socket: &str) {
         for (name, _, _, total) in TOTALS {
             counter!(name, label(socket)).absolute(total(self));
+        }
+        for (reason, total) in DROPPED_BECAUSE {
+            let mut labels = label(socket);
+            labels.push(Label::from_static_parts("reason", reason));
+            counter!(DROPPED, labels).absolute(total(self));
         }
         for (name, _, _, level) in LEVELS {
             #[allow(clippy::cast_precision_loss)] // a gauge is a float
@@ -59,6 +76,7 @@ impl Stats {
         for (name, unit, text, _) in TOTALS {
             describe_counter!(name, unit, text);
         }
+        describe_counter!(DROPPED, Unit::Count, "Messages that were dropped, by reason.");
         for (name, unit, text, _) in LEVELS {
             describe_gauge!(name, unit, text);
         }
@@ -87,7 +105,14 @@ mod tests {
         for (key, unit, text, value) in snapshotter.snapshot().into_vec() {
             assert!(unit.is_some() && text.is_some());
             let labels: Vec<_> = key.key().labels().map(|label| (label.key(), label.value())).collect();
-            assert_eq!(labels, [("socket", "orders")]);
+            assert_eq!(labels[0], ("socket", "orders"));
+            assert_eq!(
+                labels[1..].iter().map(|(key, _)| *key).collect::<Vec<_>>(),
+                match key.key().name() {
+                    DROPPED => vec!["reason"],
+                    _ => vec![],
+                }
+            );
             match (key.key().name(), value) {
                 ("sinew_messages_sent_total", value) => assert_eq!(value, DebugValue::Counter(7)),
                 ("sinew_peers", value) => assert_eq!(value, DebugValue::Gauge(2.0.into())),
@@ -96,6 +121,6 @@ mod tests {
             }
             seen += 1;
         }
-        assert_eq!(seen, TOTALS.len() + LEVELS.len());
+        assert_eq!(seen, TOTALS.len() + DROPPED_BECAUSE.len() + LEVELS.len());
     }
 }

@@ -64,8 +64,12 @@ pub struct PeerStats {
     pub version: Version,
     /// Messages handed to the kernel whole.
     pub messages_sent: u64,
+    /// Their bodies, in bytes.
+    pub bytes_sent: u64,
     /// Messages that came from it whole.
     pub messages_received: u64,
+    /// Bytes that came from it, including all of the protocol's.
+    pub bytes_received: u64,
     /// Messages for it that were dropped because it was too slow.
     pub messages_dropped: u64,
     /// Messages on their way to it that the kernel has not taken whole.
@@ -74,6 +78,11 @@ pub struct PeerStats {
     pub queued_bytes: usize,
     /// How many prefixes it has subscribed to.
     pub subscriptions: usize,
+    /// It has not taken any bytes for a second, though there are some for it ([`Event::Congested`]). Only known while there is
+    /// a monitor.
+    pub is_congested: bool,
+    /// Messages for it are being dropped because it is too slow ([`Event::LosingBegan`]).
+    pub is_losing: bool,
 }
 
 /// Why a connection ended.

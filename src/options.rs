@@ -71,7 +71,10 @@ pub(crate) struct Options {
     pub(crate) receive: HighWaterMark,
     pub(crate) linger: Duration,
     pub(crate) max_message_size: usize,
+    /// No more than `max_message_size`, whatever it says.
+    pub(crate) max_frame_size: usize,
     pub(crate) max_frames: usize,
+    pub(crate) max_metadata_size: usize,
     pub(crate) handshake_timeout: Duration,
     pub(crate) max_pending_handshakes: usize,
     /// `None`: the default, which does not hold for local sources.
@@ -112,6 +115,7 @@ pub(crate) struct Options {
 }
 
 const PENDING_HANDSHAKES_PER_SOURCE: usize = 512;
+const METADATA_SIZE: usize = 16 * 1024;
 
 impl Default for Options {
     fn default() -> Self {
@@ -120,7 +124,9 @@ impl Default for Options {
             receive: HighWaterMark::DEFAULT,
             linger: Duration::from_secs(5),
             max_message_size: 64 << 20,
+            max_frame_size: usize::MAX,
             max_frames: 10_000,
+            max_metadata_size: METADATA_SIZE,
             handshake_timeout: Duration::from_secs(10),
             max_pending_handshakes: 1_024,
             max_pending_handshakes_per_source: None,
@@ -187,7 +193,9 @@ impl Options {
     pub(crate) fn check(&self) -> Result<(), BuildError> {
         let positive = [
             ("max_message_size", self.max_message_size != 0),
+            ("max_frame_size", self.max_frame_size != 0),
             ("max_frames", self.max_frames != 0),
+            ("max_metadata_size", self.max_metadata_size != 0),
             ("max_subscriptions", self.max_subscriptions != 0),
             ("handshake_timeout", !self.handshake_timeout.is_zero()),
             ("max_pending_handshakes", self.max_pending_handshakes != 0),
@@ -246,9 +254,25 @@ macro_rules! common_options {
             self
         }
 
+        /// The largest frame of a message that is sent or accepted, in bytes. Default: the largest message.
+        ///
+        /// A larger one is refused by `send`; a peer that sends one loses its connection before anything is
+        /// allocated for it.
+        pub fn max_frame_size(mut self, bytes: usize) -> Self {
+            self.options.max_frame_size = bytes;
+            self
+        }
+
         /// The largest number of frames in a message, sent or accepted. Default: 10,000.
         pub fn max_frames(mut self, frames: usize) -> Self {
             self.options.max_frames = frames;
+            self
+        }
+
+        /// How much a peer may say about itself in the handshake, in bytes: its READY command with all the properties in it.
+        /// Default: 16 KiB. A peer of the sockets here or of libzmq needs some 40, and as many as its identity is long.
+        pub fn max_metadata_size(mut self, bytes: usize) -> Self {
+            self.options.max_metadata_size = bytes;
             self
         }
 

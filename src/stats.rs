@@ -33,11 +33,25 @@ pub struct Stats {
     pub messages_returned: u64,
     /// Messages from peers that have no right to send to this type of socket; they were dropped.
     pub messages_refused: u64,
-    /// Messages that were dropped for a peer: a publisher's because the subscriber was too slow or was lost, a receiver's
-    /// because a newer one replaced them (conflate). A message that is dropped for several peers counts for each.
+    /// Messages that were dropped; a message that is dropped for several peers counts for each. The sum of the four that
+    /// follow, which say why.
     pub messages_dropped: u64,
+    /// Of the dropped ones, those that a peer was too slow for, or was not given because only the latest one is kept for it.
+    pub messages_dropped_slow: u64,
+    /// Of the dropped ones, those that had not left for a peer when it was lost.
+    pub messages_dropped_lost: u64,
+    /// Of the dropped ones, those that had come and were replaced by newer ones before they were received (conflate).
+    pub messages_dropped_replaced: u64,
+    /// Of the dropped ones, an XPUB's reports of subscriptions that were not received and became too many.
+    pub messages_dropped_unread: u64,
     /// Published messages that nobody had subscribed to; an XSUB's upstream messages when there was no publisher.
     pub messages_unmatched: u64,
+    /// How often connecting was tried again, after a failure or after the end of a connection.
+    pub connects_retried: u64,
+    /// Connections that ended before their handshake was finished.
+    pub handshakes_failed: u64,
+    /// Connections that were closed at once because there were too many.
+    pub connections_refused: u64,
     /// Messages in the outbound queue.
     pub outbound_messages: usize,
     /// Their bodies, in bytes.
@@ -57,8 +71,13 @@ pub(crate) struct Counters {
     pub(crate) bytes_received: Counter,
     pub(crate) messages_returned: Counter,
     pub(crate) messages_refused: Counter,
-    pub(crate) messages_dropped: Counter,
+    pub(crate) messages_dropped_slow: Counter,
+    pub(crate) messages_dropped_lost: Counter,
+    pub(crate) messages_dropped_unread: Counter,
     pub(crate) messages_unmatched: Counter,
+    pub(crate) connects_retried: Counter,
+    pub(crate) handshakes_failed: Counter,
+    pub(crate) connections_refused: Counter,
 }
 
 /// A total that only grows.

@@ -109,11 +109,12 @@ impl<P: Pattern> Engine<P> {
         let waiting = std::mem::take(&mut peer.waiting);
         let was_in_waiting = std::mem::take(&mut peer.in_waiting);
         let about = peer.about.clone();
+        let span = peer.span.clone();
         let ended = peer.ended.take();
         let count = returned.iter().map(|batch| batch.messages()).sum();
         self.count(written);
         self.shared.counters.messages_returned.add(count);
-        self.shared.counters.messages_dropped.add(dropped);
+        self.shared.counters.messages_dropped_lost.add(dropped);
         if let Some(closing) = &mut self.closing {
             closing.lost += dropped as u64;
         }
@@ -135,7 +136,8 @@ impl<P: Pattern> Engine<P> {
                 cause: reason.to_string(),
             });
         }
-        tracing::debug!(peer = about.id.0, endpoint = %about.endpoint, %reason, returned = count, "connection ended");
+        tracing::debug!(parent: &span, %reason, returned = count, dropped, "connection ended");
+        self.shared.counters.handshakes_failed.add(usize::from(!was_ready));
         self.shared.reporter.report(|| {
             let peer = about.as_ref().clone();
             if was_ready {

@@ -79,7 +79,8 @@ pub(crate) async fn dial(shared: Arc<Shared>, endpoint: Endpoint, attachment: At
             Err(error) => error.to_string(),
         };
         let delay = backoff.delay();
-        tracing::debug!(%endpoint, %cause, ?delay, "will reconnect");
+        tracing::debug!(%cause, ?delay, "will reconnect");
+        shared.counters.connects_retried.add(1);
         shared.reporter.report(|| Event::ConnectRetried { endpoint: endpoint.clone(), cause, delay });
         tokio::time::sleep(delay).await;
     }

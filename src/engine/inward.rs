@@ -172,6 +172,7 @@ impl<P: Pattern> Engine<P> {
     fn note_received(&mut self, slot: usize, count: usize) {
         if let Some(peer) = self.peers.get_mut(slot) {
             peer.talks |= peer.connection.is_ready();
+            peer.counts.bytes_received += count as u64;
         }
         self.busy = true;
         self.shared.counters.bytes_received.add(count);
@@ -271,7 +272,7 @@ impl<P: Pattern> Engine<P> {
         peer.kind = Some((socket_type, version));
         peer.about = Arc::new(monitor::Peer { socket_type: Some(socket_type), ..peer.about.as_ref().clone() });
         let about = &peer.about;
-        tracing::debug!(peer = about.id.0, endpoint = %about.endpoint, %socket_type, "handshake succeeded");
+        tracing::debug!(parent: &peer.span, %socket_type, %version, "handshake succeeded");
         self.shared.reporter.report(|| Event::HandshakeSucceeded {
             peer: about.as_ref().clone(),
             socket_type,
@@ -304,7 +305,7 @@ impl<P: Pattern> Engine<P> {
                 Inward::Messages(run) => run,
                 Inward::Report(run) => {
                     if !self.history.report(slot, &peer.about, run) {
-                        self.shared.counters.messages_dropped.add(1);
+                        self.shared.counters.messages_dropped_unread.add(1);
                     }
                     continue;
                 }

@@ -35,7 +35,7 @@ pub(crate) async fn listen(shared: Arc<Shared>, listener: Listener, endpoint: En
             }
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%endpoint, %error, ?pause, "cannot accept");
+                tracing::warn!(%error, ?pause, "cannot accept");
                 shared.reporter.report(|| Event::AcceptFailed {
                     endpoint: endpoint.clone(),
                     cause: error.to_string(),

@@ -145,7 +145,7 @@ struct Socket<P: Pattern> {
 
 impl<P: Pattern> Socket<P> {
     fn new(options: Options, peer_type: SocketType) -> Self {
-        let shared = Arc::new(Shared::new(options));
+        let shared = Arc::new(Shared::new(options, P::SOCKET_TYPE));
         let mut engine = Engine::new(shared.clone(), P::default());
         let wire = Wire::default();
         let mut handshake = greeting::write(null::NAME, false).to_vec();
@@ -158,10 +158,22 @@ impl<P: Pattern> Socket<P> {
             address: PeerAddress::Tcp(([127, 0, 0, 1], 2).into()),
             socket_type: None,
         });
-        let limits = Limits { message: 100, frames: 1, command: COMMAND_MAXIMUM, subscriptions: false };
-        let connection = Connection::new(connection::Config { socket_type: P::SOCKET_TYPE, limits, careful: false });
+        let limits = Limits { message: 100, frame: 100, frames: 1, command: COMMAND_MAXIMUM, subscriptions: false };
+        let connection = Connection::new(connection::Config {
+            socket_type: P::SOCKET_TYPE,
+            limits,
+            metadata: COMMAND_MAXIMUM,
+            careful: false,
+        });
         let waker = Arc::new(PeerWaker::new(shared.clone(), 0));
-        let peer = Peer::new(about, shared.next_attachment(), connection, Box::new(wire.clone()), waker);
+        let peer = Peer::new(
+            about,
+            tracing::Span::none(),
+            shared.next_attachment(),
+            connection,
+            Box::new(wire.clone()),
+            waker,
+        );
         engine.peers.insert(peer);
         engine.peers.give(0, |_, _| ());
         engine.make_readable(0);
@@ -235,7 +247,7 @@ fn engine_model(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {
 #[test]
 fn a_command_reaches_a_driver_that_goes_to_sleep() {
     model(3, || {
-        let shared = Arc::new(Shared::new(Options::default()));
+        let shared = Arc::new(Shared::new(Options::default(), SocketType::Push));
         let handles = [0; 2].map(|_| {
             let shared = shared.clone();
             thread::spawn(move || shared.signal.command(Command::Close))
@@ -255,7 +267,7 @@ fn a_command_reaches_a_driver_that_goes_to_sleep() {
 #[test]
 fn a_stream_that_becomes_ready_while_it_is_looked_at_is_looked_at_again() {
     model(None, || {
-        let shared = Arc::new(Shared::new(Options::default()));
+        let shared = Arc::new(Shared::new(Options::default(), SocketType::Push));
         let named = Arc::new(PeerWaker::new(shared.clone(), 7));
         let mut stream = Wire::default();
         lock(&stream.0).reader = Some(named.clone().into());

@@ -95,6 +95,11 @@ pub(crate) trait Pattern: std::fmt::Debug + Default + Send + 'static {
         0
     }
 
+    /// Whether messages for a peer are being dropped because it is too slow.
+    fn is_losing(&self, _slot: usize) -> bool {
+        false
+    }
+
     /// Does what the handles have asked of the pattern since.
     fn obey(&mut self, _reach: Reach<'_>) {}
 }

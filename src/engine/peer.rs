@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::Span;
 
 use crate::engine::flood::Allowance;
 use crate::engine::outgoing::{Outgoing, Written};
@@ -36,6 +37,8 @@ const READ_MINIMUM: usize = 2 * 1024;
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) about: Arc<monitor::Peer>,
+    /// What its diagnostics stand in.
+    pub(crate) span: Span,
     pub(crate) attachment: AttachmentId,
     pub(crate) connection: Connection,
     stream: Box<dyn Stream>,
@@ -90,12 +93,14 @@ pub(crate) struct PeerCounts {
     pub(crate) sent: u64,
     pub(crate) bytes_sent: usize,
     pub(crate) received: u64,
+    pub(crate) bytes_received: u64,
     pub(crate) dropped: u64,
 }
 
 impl Peer {
     pub(crate) fn new(
         about: Arc<monitor::Peer>,
+        span: Span,
         attachment: AttachmentId,
         connection: Connection,
         stream: Box<dyn Stream>,
@@ -103,6 +108,7 @@ impl Peer {
     ) -> Self {
         Self {
             about,
+            span,
             attachment,
             connection,
             stream,

@@ -6,6 +6,7 @@ use std::task::{Wake, Waker};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
+use tracing::Span;
 
 use crate::endpoint::Endpoint;
 use crate::monitor::{Event, Reporter};
@@ -16,6 +17,7 @@ use crate::queue::outbound::Outbound;
 use crate::stats::{Closed, Counters};
 use crate::sync::{AtomicBool, AtomicWaker, Mutex, Ordering};
 use crate::transport::Connected;
+use crate::zmtp::socket_type::SocketType;
 
 /// Names one `bind` or `connect` of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,8 @@ pub(crate) enum Command {
     Attach(Box<Arrival>),
     /// End every connection of an attachment that is no more.
     Detach(AttachmentId),
+    /// Look which peers take no more: somebody wants to know from now on.
+    Observe,
     /// Deliver what is queued, for as long as linger allows, and end.
     Close,
 }
@@ -175,6 +179,8 @@ impl Wake for PeerWaker {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: Options,
+    /// What the socket's diagnostics stand in.
+    pub(crate) span: Span,
     pub(crate) outbound: Outbound,
     pub(crate) inbound: Inbound,
     pub(crate) signal: Signal,
@@ -191,8 +197,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(options: Options) -> Self {
+    pub(crate) fn new(options: Options, socket_type: SocketType) -> Self {
         Self {
+            span: tracing::debug_span!("socket", %socket_type),
             outbound: Outbound::new(options.send),
             inbound: Inbound::new(options.receive, options.conflate),
             signal: Signal::default(),

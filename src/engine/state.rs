@@ -145,11 +145,15 @@ impl<P: Pattern> Engine<P> {
                 socket_type,
                 version,
                 messages_sent: peer.counts.sent,
+                bytes_sent: peer.counts.bytes_sent as u64,
                 messages_received: peer.counts.received,
+                bytes_received: peer.counts.bytes_received,
                 messages_dropped: peer.counts.dropped,
                 queued_messages,
                 queued_bytes,
                 subscriptions: pattern.subscriptions(slot),
+                is_congested: peer.vigil.is_congested,
+                is_losing: pattern.is_losing(slot),
             })
         });
         stats.collect()

@@ -101,6 +101,7 @@ impl<P: Pattern> Engine<P> {
             match command {
                 Command::Attach(arrival) => self.attach(*arrival),
                 Command::Detach(attachment) => self.detach(attachment),
+                Command::Observe => self.watch_congestion(),
                 Command::Close => self.begin_close(),
             }
         }
@@ -129,13 +130,14 @@ impl<P: Pattern> Engine<P> {
             socket_type: P::SOCKET_TYPE,
             limits: Limits {
                 message: options.max_message_size,
+                frame: options.max_frame_size,
                 frames: options.max_frames,
                 command: COMMAND_MAXIMUM.max(options.max_topic_length.saturating_add(SUBSCRIBE_OVERHEAD)),
                 subscriptions: P::SOCKET_TYPE.publishes(),
             },
+            metadata: options.max_metadata_size,
             careful: arrival.careful,
         });
-        tracing::debug!(peer = about.id.0, endpoint = %about.endpoint, address = %about.address, "new connection");
         self.shared.reporter.report(|| match arrival.permit {
             Some(_) => Event::Accepted(about.as_ref().clone()),
             None => Event::Connected(about.as_ref().clone()),
@@ -143,8 +145,12 @@ impl<P: Pattern> Engine<P> {
         if let Some(deadline) = Instant::now().checked_add(options.handshake_timeout) {
             self.handshakes.push_back((deadline, slot, about.id));
         }
+        let span = tracing::debug_span!(
+            parent: &self.shared.span, "peer", id = about.id.0, endpoint = %about.endpoint, address = %about.address
+        );
+        tracing::debug!(parent: &span, accepted = arrival.permit.is_some(), "new connection");
         let waker = Arc::new(PeerWaker::new(self.shared.clone(), slot));
-        let mut peer = Peer::new(about, arrival.attachment, connection, arrival.connected.stream, waker);
+        let mut peer = Peer::new(about, span, arrival.attachment, connection, arrival.connected.stream, waker);
         peer.permit = arrival.permit;
         peer.pending_from = source;
         peer.ended = arrival.ended;
@@ -160,12 +166,13 @@ impl<P: Pattern> Engine<P> {
             self.sources.leave(source);
         }
         let (endpoint, address) = (arrival.endpoint, arrival.connected.address);
-        tracing::debug!(%endpoint, %address, "too many connections");
+        tracing::debug!(parent: &self.shared.span, %endpoint, %address, "too many connections");
         if let Some(ended) = arrival.ended {
             // If the dialling task is gone nobody needs to know.
             let cause = "too many connections".to_owned();
             let _ = ended.send(Ended { was_ready: false, permanent: false, in_greeting: false, cause });
         }
+        self.shared.counters.connections_refused.add(1);
         self.shared.reporter.report(|| Event::Refused { endpoint, address });
     }
 

@@ -98,7 +98,7 @@ pub(crate) struct Vigil {
     /// It is looked after.
     watches_congestion: bool,
     /// It has been reported that it takes nothing.
-    is_congested: bool,
+    pub(super) is_congested: bool,
 }
 
 #[derive(Debug)]
@@ -212,6 +212,13 @@ impl<P: Pattern> Engine<P> {
         }
     }
 
+    /// Somebody has begun to read a monitor: peers that take no more are to be watched from now on.
+    pub(super) fn watch_congestion(&mut self) {
+        for slot in self.peers.slots() {
+            self.note_congestion(slot, false);
+        }
+    }
+
     /// Does what is due.
     pub(super) fn do_duties(&mut self, now: Instant) {
         while let Some(Reverse((at, slot, id, duty))) = self.duties.0.peek().copied() {
@@ -283,7 +290,7 @@ impl<P: Pattern> Engine<P> {
                     let due = peer.vigil.blocked_since.and_then(|since| since.checked_add(CONGESTED_AFTER));
                     if due.is_some_and(|due| due <= now) {
                         peer.vigil.is_congested = true;
-                        tracing::debug!(peer = id.0, endpoint = %peer.about.endpoint, "the peer takes nothing");
+                        tracing::debug!(parent: &peer.span, "the peer takes nothing");
                         self.shared.reporter.report(|| Event::Congested { peer: peer.about.as_ref().clone() });
                     }
                     let next = due.filter(|due| *due > now);

@@ -48,11 +48,12 @@ pub fn connection(data: &[u8]) {
     let kind = choices.byte();
     let limits = Limits {
         message: choices.one_of(&[1, 300, 5_000, 1 << 20, 64 << 20]),
+        frame: usize::MAX,
         frames: choices.one_of(&[1, 3, 100, 10_000]),
         command: COMMAND_MAXIMUM,
         subscriptions: socket_type.publishes(),
     };
-    let config = Config { socket_type, limits, careful: kind & 1 != 0 };
+    let config = Config { socket_type, limits, metadata: COMMAND_MAXIMUM, careful: kind & 1 != 0 };
     let reads = kind & 2 == 0;
     let pieces = Pieces::choose(&mut choices);
     let mut wire = Vec::new();

@@ -20,12 +20,16 @@ enum Item {
 /// what the decoder and the input hold stays within what the limits allow.
 pub fn frames(data: &[u8]) {
     let mut choices = Choices::new(data);
-    let limits = Limits {
+    let mut limits = Limits {
         message: choices.one_of(&[1, 7, 64, 300, 5_000, 70_000, 1 << 20, usize::MAX]),
         frames: choices.one_of(&[1, 2, 3, 8, 100, 10_000, usize::MAX]),
         command: choices.one_of(&[COMMAND_MAXIMUM, 1, 300, usize::MAX]),
-        subscriptions: choices.byte() & 1 == 1,
+        frame: usize::MAX,
+        subscriptions: false,
     };
+    let flags = choices.byte();
+    limits.subscriptions = flags & 1 == 1;
+    limits.frame = [usize::MAX, 1, 64, 1_000][usize::from(flags >> 1 & 3)];
     let pieces = Pieces::choose(&mut choices);
     let wire = choices.rest();
     let expected = naive(wire, &limits);
@@ -97,10 +101,12 @@ fn naive(mut wire: &[u8], limits: &Limits) -> (Vec<Item>, Option<ProtocolError>)
             let limit = limits.command as u64;
             (size > limit).then_some(ProtocolError::CommandTooLarge { size, limit })
         } else {
-            let (size, limit) = (u128::from(payload) + u128::from(size), limits.message as u64);
-            if size > u128::from(limit) {
-                let size = u64::try_from(size).unwrap_or(u64::MAX);
+            let (total, limit) = (u128::from(payload) + u128::from(size), limits.message as u64);
+            if total > u128::from(limit) {
+                let size = u64::try_from(total).unwrap_or(u64::MAX);
                 Some(ProtocolError::MessageTooLarge { size, limit })
+            } else if size > limits.frame as u64 {
+                Some(ProtocolError::FrameTooLarge { size, limit: limits.frame as u64 })
             } else if frames.len() == limits.frames {
                 Some(ProtocolError::TooManyFrames { limit: limits.frames })
             } else {

@@ -147,6 +147,7 @@ impl Writer {
 fn decode(mut wire: &[u8], mut pieces: Pieces, messages: &[Message]) {
     let limits = Limits {
         message: messages::MESSAGE_MAXIMUM,
+        frame: usize::MAX,
         frames: messages::FRAMES_MAXIMUM,
         command: COMMAND_MAXIMUM,
         subscriptions: false,

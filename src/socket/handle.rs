@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::future;
 use tokio::runtime;
+use tracing::Instrument;
 
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::engine::dial::dial;
@@ -71,7 +72,7 @@ impl Core {
 
     /// A socket with this pattern, and its engine, for what only its type can do.
     pub(crate) fn with_pattern<P: Pattern>(options: Options, pattern: P) -> (Self, Arc<Mutex<Engine<P>>>) {
-        let shared = Arc::new(Shared::new(options));
+        let shared = Arc::new(Shared::new(options, P::SOCKET_TYPE));
         let engine = Arc::new(Mutex::new(Engine::new(shared.clone(), pattern)));
         (Self::new(shared, engine.clone()), engine)
     }
@@ -94,7 +95,7 @@ impl Core {
             Ok(bound) => bound,
             Err(error) => {
                 let (endpoint, cause) = (requested, error.to_string());
-                tracing::debug!(%endpoint, %cause, "cannot listen");
+                tracing::debug!(parent: &self.shared.span, %endpoint, %cause, "cannot listen");
                 self.shared.reporter.report(|| Event::BindFailed { endpoint, cause });
                 return Err(error);
             }
@@ -105,10 +106,13 @@ impl Core {
             kind: AttachmentKind::Bound,
             requested,
             resolved: resolved.clone(),
-            task: runtime.spawn(listen(self.shared.clone(), listener, resolved.clone(), id)),
+            task: runtime.spawn(
+                listen(self.shared.clone(), listener, resolved.clone(), id)
+                    .instrument(tracing::debug_span!(parent: &self.shared.span, "bound", endpoint = %resolved)),
+            ),
         };
         self.shared.attach(attachment).ok_or(BindError::Closed)?;
-        tracing::debug!(endpoint = %resolved, "listening");
+        tracing::debug!(parent: &self.shared.span, endpoint = %resolved, "listening");
         self.shared.reporter.report(|| Event::Listening { endpoint: resolved.clone() });
         self.start(&runtime);
         Ok(resolved)
@@ -123,7 +127,10 @@ impl Core {
             kind: AttachmentKind::Connected,
             requested: endpoint.clone(),
             resolved: endpoint.clone(),
-            task: runtime.spawn(dial(self.shared.clone(), endpoint.clone(), id)),
+            task: runtime.spawn(
+                dial(self.shared.clone(), endpoint.clone(), id)
+                    .instrument(tracing::debug_span!(parent: &self.shared.span, "connected", %endpoint)),
+            ),
         };
         let attached = match self.engine.connects_once() {
             true => self.shared.attach_once(&endpoint, attachment),
@@ -244,11 +251,17 @@ impl Core {
     }
 
     pub(crate) fn monitor(&self) -> Monitor {
-        self.shared.reporter.subscribe(!matches!(*self.shared.presence.borrow(), Presence::Open { .. }))
+        let monitor = self.shared.reporter.subscribe(!matches!(*self.shared.presence.borrow(), Presence::Open { .. }));
+        self.shared.signal.command(Command::Observe);
+        monitor
     }
 
     pub(crate) fn stats(&self) -> Stats {
         let counters = &self.shared.counters;
+        let messages_dropped_slow = counters.messages_dropped_slow.get();
+        let messages_dropped_lost = counters.messages_dropped_lost.get();
+        let messages_dropped_replaced = self.shared.inbound.replaced() as u64;
+        let messages_dropped_unread = counters.messages_dropped_unread.get();
         let (outbound_messages, outbound_bytes) = self.shared.outbound.depth();
         let (inbound_messages, inbound_bytes) = self.shared.inbound.depth();
         Stats {
@@ -262,8 +275,18 @@ impl Core {
             bytes_received: counters.bytes_received.get(),
             messages_returned: counters.messages_returned.get(),
             messages_refused: counters.messages_refused.get(),
-            messages_dropped: counters.messages_dropped.get() + self.shared.inbound.replaced() as u64,
+            messages_dropped: messages_dropped_slow
+                + messages_dropped_lost
+                + messages_dropped_replaced
+                + messages_dropped_unread,
+            messages_dropped_slow,
+            messages_dropped_lost,
+            messages_dropped_replaced,
+            messages_dropped_unread,
             messages_unmatched: counters.messages_unmatched.get(),
+            connects_retried: counters.connects_retried.get(),
+            handshakes_failed: counters.handshakes_failed.get(),
+            connections_refused: counters.connections_refused.get(),
             outbound_messages,
             outbound_bytes,
             inbound_messages,
@@ -294,7 +317,10 @@ impl Core {
     #[inline]
     pub(crate) fn is_acceptable(&self, message: &Message) -> bool {
         let options = &self.shared.options;
-        message.byte_len() <= options.max_message_size && message.frame_count() <= options.max_frames
+        let fits = message.byte_len() <= options.max_message_size && message.frame_count() <= options.max_frames;
+        // Usually the message fits altogether.
+        fits && (message.byte_len() <= options.max_frame_size
+            || message.iter().all(|frame| frame.len() <= options.max_frame_size))
     }
 
     /// Queues a message if there is room.

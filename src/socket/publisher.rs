@@ -276,13 +276,13 @@ impl<const REPORTS: bool> Publisher<REPORTS> {
                 continue;
             }
             peer.counts.dropped += dropped as u64;
-            reach.shared.counters.messages_dropped.add(dropped);
+            reach.shared.counters.messages_dropped_slow.add(dropped);
             if options.slow_subscriber == SlowSubscriber::KeepLatest {
                 // This is what it is for.
                 continue;
             }
             if subscriber.losing.is_none() {
-                tracing::debug!(peer = peer.about.id.0, endpoint = %peer.about.endpoint, "a subscriber loses messages");
+                tracing::debug!(parent: &peer.span, "a subscriber loses messages");
                 reach.shared.reporter.report(|| Event::LosingBegan { peer: peer.about.as_ref().clone() });
             }
             *subscriber.losing.get_or_insert(0) += dropped as u64;
@@ -388,7 +388,7 @@ impl<const REPORTS: bool> Pattern for Publisher<REPORTS> {
         let (messages, payload) = peer.out.depth();
         if shared.options.send.has_eased(messages, payload) {
             let dropped = subscriber.losing.take().unwrap_or(0);
-            tracing::debug!(peer = peer.about.id.0, endpoint = %peer.about.endpoint, dropped, "a subscriber has caught up");
+            tracing::debug!(parent: &peer.span, dropped, "a subscriber has caught up");
             shared.reporter.report(|| Event::LosingEnded { peer: peer.about.as_ref().clone(), dropped });
         }
     }
@@ -420,6 +420,10 @@ impl<const REPORTS: bool> Pattern for Publisher<REPORTS> {
 
     fn subscriptions(&self, slot: usize) -> usize {
         self.topics.held_by(slot).0
+    }
+
+    fn is_losing(&self, slot: usize) -> bool {
+        self.subscribers.get(slot).is_some_and(|subscriber| subscriber.losing.is_some())
     }
 
     fn dismissed(&mut self) -> Option<usize> {

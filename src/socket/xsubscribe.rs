@@ -41,7 +41,7 @@ impl XSub {
                 admits
             });
             if sent == Some(false) {
-                reach.shared.counters.messages_dropped.add(1);
+                reach.shared.counters.messages_dropped_slow.add(1);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::error::ProtocolError;
-use crate::zmtp::decoder::{self, COMMAND_MAXIMUM, Decoded, Decoder, Limits};
+use crate::zmtp::decoder::{self, Decoded, Decoder, Limits};
 use crate::zmtp::frame::Header;
 use crate::zmtp::greeting::{self, Version};
 use crate::zmtp::run::Run;
@@ -20,6 +20,8 @@ pub(crate) const CONTROL_MAXIMUM: usize = 64 * 1024;
 pub(crate) struct Config {
     pub(crate) socket_type: SocketType,
     pub(crate) limits: Limits,
+    /// Bytes in the peer's READY.
+    pub(crate) metadata: usize,
     /// The last connection to this peer ended when it had seen our greeting and not yet shown its own: it gets ours in two
     /// steps, so that it shows its mechanism before it sees ours.
     pub(crate) careful: bool,
@@ -192,7 +194,7 @@ impl Connection {
             Some(_) => {}
             None => return Ok(Event::Incomplete),
         }
-        let Decoded::Command(body) = decoder::take_command(input, COMMAND_MAXIMUM, false)? else {
+        let Decoded::Command(body) = decoder::take_command(input, self.config.metadata, false)? else {
             return Ok(Event::Incomplete);
         };
         match null::read_ready(&body, self.config.socket_type) {
@@ -243,14 +245,16 @@ mod tests {
 
     use super::*;
     use crate::message::Message;
+    use crate::zmtp::decoder::COMMAND_MAXIMUM;
 
-    const LIMITS: Limits = Limits { message: 1_000, frames: 10, command: COMMAND_MAXIMUM, subscriptions: false };
+    const LIMITS: Limits =
+        Limits { message: 1_000, frame: 1_000, frames: 10, command: COMMAND_MAXIMUM, subscriptions: false };
 
     const READY_PUSH: &[u8] = b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04PUSH";
     const READY_PULL: &[u8] = b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04PULL";
 
     fn pull() -> Connection {
-        Connection::new(Config { socket_type: SocketType::Pull, limits: LIMITS, careful: false })
+        Connection::new(Config { socket_type: SocketType::Pull, limits: LIMITS, metadata: 1_000, careful: false })
     }
 
     fn greeting_of(minor: u8) -> Vec<u8> {
@@ -316,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_careful_greeting_waits_for_the_peers_version() {
-        let config = Config { socket_type: SocketType::Pull, limits: LIMITS, careful: true };
+        let config = Config { socket_type: SocketType::Pull, limits: LIMITS, metadata: 1_000, careful: true };
         let mut connection = Connection::new(config);
         assert_eq!(connection.control(), &greeting_of(1)[..11]);
         let mut input = BytesMut::from(&greeting_of(1)[..10]);

@@ -29,6 +29,8 @@ pub(crate) const ALLOCATE_AHEAD: usize = 1024 * 1024;
 pub(crate) struct Limits {
     /// Bytes in a message, over all frames.
     pub(crate) message: usize,
+    /// Bytes in a frame of a message.
+    pub(crate) frame: usize,
     /// Frames in a message.
     pub(crate) frames: usize,
     /// Bytes in a command after the handshake; some need more than [`COMMAND_MAXIMUM`].
@@ -61,13 +63,16 @@ impl Progress {
     fn add(&mut self, header: Header, limits: &Limits) -> Result<usize, ProtocolError> {
         let room = limits.message - self.payload;
         match usize::try_from(header.body) {
-            Ok(body) if body <= room => {
+            Ok(body) if body <= room.min(limits.frame) => {
                 if self.frames == limits.frames {
                     return Err(ProtocolError::TooManyFrames { limit: limits.frames });
                 }
                 self.frames += 1;
                 self.payload += body;
                 Ok(body)
+            }
+            Ok(body) if body <= room => {
+                Err(ProtocolError::FrameTooLarge { size: header.body, limit: limits.frame as u64 })
             }
             _ => Err(ProtocolError::MessageTooLarge {
                 size: header.body.saturating_add(self.payload as u64),
@@ -327,7 +332,8 @@ mod tests {
     use crate::zmtp::command;
     use crate::zmtp::encoder::{Batch, CHAIN_FROM, Cursor};
 
-    const LIMITS: Limits = Limits { message: 1 << 20, frames: 8, command: COMMAND_MAXIMUM, subscriptions: true };
+    const LIMITS: Limits =
+        Limits { message: 1 << 20, frame: 1 << 20, frames: 8, command: COMMAND_MAXIMUM, subscriptions: true };
 
     #[derive(Debug, Clone, PartialEq)]
     enum Item {
@@ -503,7 +509,8 @@ mod tests {
 
     #[test]
     fn an_allocation_runs_only_a_bounded_way_ahead_of_the_bytes() {
-        let limits = Limits { message: 1 << 40, frames: 1, command: COMMAND_MAXIMUM, subscriptions: true };
+        let limits =
+            Limits { message: 1 << 40, frame: 1 << 40, frames: 1, command: COMMAND_MAXIMUM, subscriptions: true };
         let mut decoder = Decoder::new(limits);
         let mut input = BytesMut::from(&b"\x02\0\0\0\xff\0\0\0\0"[..]);
         assert!(matches!(decoder.decode(&mut input), Ok(Decoded::Incomplete)));
@@ -513,7 +520,13 @@ mod tests {
 
     #[test]
     fn a_limit_as_large_as_the_number_type_makes_no_sum_overflow() {
-        let limits = Limits { message: usize::MAX, frames: usize::MAX, command: COMMAND_MAXIMUM, subscriptions: true };
+        let limits = Limits {
+            message: usize::MAX,
+            frame: usize::MAX,
+            frames: usize::MAX,
+            command: COMMAND_MAXIMUM,
+            subscriptions: true,
+        };
         for wire in [&b"\x02\xff\xff\xff\xff\xff\xff\xff\xff"[..], b"\x01\x01A\x02\xff\xff\xff\xff\xff\xff\xff\xf0"] {
             let (mut decoder, mut input, mut out) = (Decoder::new(limits), BytesMut::from(wire), Vec::new());
             assert_eq!(drain(&mut decoder, &mut input, &mut out), Ok(()));

@@ -25,6 +25,15 @@ pub enum Version {
     V3_1,
 }
 
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::V3_0 => "3.0",
+            Self::V3_1 => "3.1",
+        })
+    }
+}
+
 /// Our greeting: ZMTP 3.1 with this mechanism.
 ///
 /// `as_server` is for mechanisms with a client and a server side; NULL has none.

@@ -13,6 +13,29 @@ use futures::StreamExt;
 use sinew::{DisconnectReason, Endpoint, Event, Message, Monitor, PullBuilder, PullSocket, PushBuilder, PushSocket};
 use socket2::{Domain, Socket, Type};
 
+/// Makes tests of behaviours, `async fn(Place)`, over each transport.
+#[allow(unused_macros)]
+macro_rules! over_each_transport {
+    ($($name:ident),+ $(,)?) => {
+        mod tcp { $($crate::common::over_one_transport!($name, Tcp);)+ }
+        mod ipc { $($crate::common::over_one_transport!($name, Ipc);)+ }
+    };
+}
+
+#[allow(unused_macros)]
+macro_rules! over_one_transport {
+    ($name:ident, $transport:ident) => {
+        #[tokio::test]
+        async fn $name() {
+            use $crate::common::{Place, Transport};
+            super::$name(Place::new(Transport::$transport)).await;
+        }
+    };
+}
+
+#[allow(unused_imports)] // as above
+pub(crate) use {over_each_transport, over_one_transport};
+
 /// Whatever takes longer than this is taken to hang; far longer than anything takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -37,6 +37,7 @@ async fn a_pull_that_is_late_gets_the_last_of_twenty(place: Place) {
     assert_eq!(recv_numbers(&pull, 1).await, [19]);
     assert_eq!(pull.try_recv(), Err(TryRecvError::Empty));
     assert_eq!(pull.stats().messages_dropped, 19);
+    assert_eq!(pull.stats().messages_dropped_replaced, 19);
 }
 
 async fn a_subscriber_that_is_late_gets_the_last_of_twenty(place: Place) {

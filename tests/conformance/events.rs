@@ -18,6 +18,9 @@ crate::behaviours! {
     every_monitor_sees_every_event,
     a_monitor_ends_with_its_socket,
     a_peer_that_takes_nothing_is_congested_until_it_does,
+    a_monitor_that_comes_late_hears_of_a_peer_that_takes_nothing,
+    what_was_tried_in_vain_is_counted,
+    each_peer_s_bytes_are_counted,
     a_snapshot_and_what_follows_have_no_gap,
     a_bind_that_fails_is_an_event,
     connections_beyond_the_limit_are_refused,
@@ -109,6 +112,8 @@ async fn retries_come_at_growing_intervals_and_start_anew_after_success(place: P
     within(pull.close()).await.unwrap();
     grows(&delays(&mut monitor, 3).await);
 }
+
+const SOON: Duration = Duration::from_millis(5);
 
 /// Attempts at the slowest rate are this far apart, at least.
 const SLOWEST: Duration = Duration::from_secs(3_000);
@@ -216,6 +221,50 @@ async fn a_peer_that_takes_nothing_is_congested_until_it_does(place: Place) {
     assert_eq!(relieved.await, congested);
 }
 
+async fn a_monitor_that_comes_late_hears_of_a_peer_that_takes_nothing(place: Place) {
+    let push = push_builder().send_high_water_mark(10).build().unwrap();
+    let endpoint = within(push.bind(place.wildcard())).await.unwrap();
+    let _silent = Raw::peer(&endpoint, READY_PULL).await;
+    // Until nothing moves any more.
+    while tokio::time::timeout(Duration::from_millis(200), push.send(vec![7; 1 << 20])).await.is_ok() {}
+    let (before, mut monitor) = push.watch();
+    assert!(!before[0].is_congested, "nobody has looked");
+    let congested = wait_for(&mut monitor, |event| match event {
+        Event::Congested { peer } => Some(peer.id),
+        _ => None,
+    });
+    assert_eq!(congested.await, before[0].peer.id);
+    let (now, _) = push.watch();
+    assert!(now[0].is_congested, "whoever comes later sees it in the snapshot");
+}
+
+async fn what_was_tried_in_vain_is_counted(place: Place) {
+    let (pull, push) = (new_pull(), push_builder().reconnect_delay(SOON, SOON).build().unwrap());
+    let mut monitor = push.monitor();
+    let endpoint = place.fresh();
+    push.connect(&endpoint).unwrap();
+    delays(&mut monitor, 3).await;
+    assert!(push.stats().connects_retried >= 3);
+    let mut at_pull = pull.monitor();
+    within(pull.bind(&endpoint)).await.unwrap();
+    Raw::dial(&endpoint).await.send(b"GET / HTTP/1.1").await;
+    wait_handshake_failed(&mut at_pull).await;
+    assert_eq!(pull.stats().handshakes_failed, 1);
+    assert_eq!(pull.stats().connects_retried, 0);
+}
+
+async fn each_peer_s_bytes_are_counted(place: Place) {
+    let (push, pull) = join(&place, new_push(), new_pull()).await;
+    within(push.send(vec![7; 1_000])).await.unwrap();
+    within(pull.recv()).await.unwrap();
+    let sent = &push.peers()[0];
+    assert_eq!((sent.messages_sent, sent.bytes_sent), (1, 1_000));
+    let received = &pull.peers()[0];
+    // A greeting, a READY, a header of nine bytes.
+    assert_eq!((received.messages_received, received.bytes_received), (1, 64 + READY_PUSH.len() as u64 + 9 + 1_000));
+    assert_eq!(pull.stats().bytes_received, received.bytes_received);
+}
+
 async fn a_snapshot_and_what_follows_have_no_gap(place: Place) {
     let pull = new_pull();
     let endpoint = within(pull.bind(place.wildcard())).await.unwrap();
@@ -256,6 +305,7 @@ async fn connections_beyond_the_limit_are_refused(place: Place) {
     }
     Raw::dial(&endpoint).await.end().await;
     wait_for(&mut monitor, |event| matches!(event, Event::Refused { .. }).then_some(())).await;
+    assert_eq!(pull.stats().connections_refused, 1);
     good.pop();
     wait_disconnected(&mut monitor).await;
     good.push(Raw::peer(&endpoint, READY_PUSH).await);

@@ -79,13 +79,18 @@ async fn zero_means_no_limit(place: Place) {
 }
 
 async fn a_message_over_the_limits_is_refused_and_comes_back(place: Place) {
-    let push = push_builder().max_message_size(100).max_frames(3).build().unwrap();
+    let push = push_builder().max_message_size(100).max_frame_size(50).max_frames(3).build().unwrap();
     let (push, pull) = join(&place, push, new_pull()).await;
-    for message in [padded(0, 101), vec![""; 4].into()] {
+    let messages: [sinew::Message; 3] = [
+        vec!["x".repeat(50), "x".repeat(50), "x".to_owned()].into(),
+        vec![""; 4].into(),
+        [String::new(), "x".repeat(51)].into(),
+    ];
+    for message in messages {
         assert_eq!(within(push.send(message.clone())).await, Err(SendError::TooLarge(message.clone())));
         assert_eq!(push.try_send(message.clone()), Err(TrySendError::TooLarge(message)));
     }
-    for message in [padded(0, 100), vec![""; 3].into()] {
+    for message in [sinew::Message::from(vec!["x".repeat(50); 2]), vec![""; 3].into()] {
         within(push.send(message.clone())).await.unwrap();
         assert_eq!(within(pull.recv()).await.unwrap(), message);
     }

@@ -455,8 +455,11 @@ async fn a_subscriber_that_reads_a_little_is_reported_once(place: Place) {
             read += 60;
         }
         let lost = dropped(&publisher);
+        assert_eq!(publisher.stats().messages_dropped_slow, lost);
+        assert!(publisher.peers()[0].is_losing);
         read_numbers(&mut raw, sent - lost - read).await;
         up_to_date(&publisher, &mut raw).await;
+        assert!(!publisher.peers()[0].is_losing);
         assert!(matches!(next_loss(&mut monitor).await, Loss::Began(id) if id == peer));
         match next_loss(&mut monitor).await {
             Loss::Ended(id, count) => assert_eq!((id, count), (peer, lost), "{builder:?}"),
@@ -488,6 +491,8 @@ async fn what_is_lost_with_a_connection_is_counted(place: Place) {
         wait_disconnected(&mut monitor).await;
         let stats = publisher.stats();
         assert_eq!(stats.messages_sent + stats.messages_dropped, sent, "{policy:?}: {stats:?}");
+        assert_eq!(stats.messages_dropped_slow + stats.messages_dropped_lost, stats.messages_dropped);
+        assert_ne!(stats.messages_dropped_lost, 0, "{policy:?}: {stats:?}");
         assert_eq!(stats.messages_unmatched, 0);
     }))
     .await;

@@ -4,7 +4,7 @@ use super::stand::*;
 use crate::common::raw::*;
 use crate::common::*;
 
-crate::over_each_transport! {
+crate::common::over_each_transport! {
     a_peer_that_cancels_an_unknown_topic_harms_nobody,
     one_slow_subscriber_stalls_no_publisher,
 }

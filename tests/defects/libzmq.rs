@@ -15,7 +15,7 @@ use super::stand::*;
 use crate::common::raw::*;
 use crate::common::*;
 
-crate::over_each_transport! {
+crate::common::over_each_transport! {
     more_than_a_thousand_subscriptions_all_reach_the_publisher,
     heartbeats_and_a_slow_consumer_lose_nothing,
     heartbeats_let_long_transfers_finish,

@@ -8,7 +8,7 @@ use super::stand::*;
 use crate::common::raw::*;
 use crate::common::*;
 
-crate::over_each_transport! {
+crate::common::over_each_transport! {
     a_subscriber_without_a_subscription_receives_nothing,
     one_stuck_subscriber_freezes_no_worker,
     a_cancelled_send_poisons_no_socket,

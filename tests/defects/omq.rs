@@ -9,7 +9,7 @@ use super::stand::*;
 use crate::common::raw::*;
 use crate::common::*;
 
-crate::over_each_transport! {
+crate::common::over_each_transport! {
     a_burst_within_the_mark_is_dropped_nowhere,
     what_a_slow_subscriber_loses_is_counted_exactly,
     nothing_comes_after_unsubscribe,

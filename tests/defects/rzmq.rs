@@ -9,7 +9,7 @@ use super::stand::*;
 use crate::common::raw::*;
 use crate::common::*;
 
-crate::over_each_transport! {
+crate::common::over_each_transport! {
     a_ping_never_stands_between_a_header_and_its_body_under_back_pressure,
     a_storm_of_connections_kills_no_socket,
     a_message_that_waits_for_the_one_peer_survives_its_departure,

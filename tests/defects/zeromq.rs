@@ -11,7 +11,7 @@ use super::stand::*;
 use crate::common::raw::*;
 use crate::common::*;
 
-crate::over_each_transport! {
+crate::common::over_each_transport! {
     a_cancelled_send_leaves_the_peer_in_the_rotation,
     a_size_is_not_believed_before_the_bytes_have_come,
     unknown_commands_are_no_error_and_pings_are_answered,

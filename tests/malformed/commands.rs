@@ -7,7 +7,7 @@ use crate::common::raw::*;
 use crate::common::*;
 use crate::stand::{End, Stand};
 
-crate::over_each_transport! {
+crate::common::over_each_transport! {
     commands_that_a_pull_does_not_know_never_reach_the_user,
     a_malformed_ping_is_refused,
     a_ping_is_answered_with_its_context,

@@ -6,10 +6,11 @@ use crate::common::raw::*;
 use crate::common::*;
 use crate::stand::{End, Stand};
 
-crate::over_each_transport! {
+crate::common::over_each_transport! {
     every_illegal_flag_byte_is_refused,
     frames_over_the_limit_are_refused_by_their_size_alone,
     a_message_over_the_limit_in_sum_is_refused,
+    a_frame_over_its_own_limit_is_refused_by_its_size_alone,
     a_message_of_too_many_frames_is_refused,
     limits_are_reached_exactly,
     messages_before_a_bad_frame_are_delivered,
@@ -64,6 +65,24 @@ async fn a_message_over_the_limit_in_sum_is_refused(place: Place) {
         let reason = ProtocolError::MessageTooLarge { size, limit: LIMIT };
         stand.casts_out("in sum", &parts, reason).await;
     }
+    stand.goes_on().await;
+}
+
+async fn a_frame_over_its_own_limit_is_refused_by_its_size_alone(place: Place) {
+    let pull = pull_builder().max_message_size(1_000_000).max_frame_size(100_000).build().unwrap();
+    let mut stand = Stand::pull(&place, pull).await;
+    for size in [100_001, 900_000] {
+        let reason = ProtocolError::FrameTooLarge { size, limit: 100_000 };
+        stand.casts_out("the only one", &long_header(0, size), reason.clone()).await;
+        let second = [frame(MORE, &[7; 100_000]), long_header(0, size)].concat();
+        stand.casts_out("the second one", &second, reason).await;
+    }
+    // Together they may be longer than one alone.
+    let mut raw = stand.peer().await;
+    raw.send(&[frame(MORE, &[7; 100_000]).repeat(9), frame(0, &[7; 100_000])].concat()).await;
+    assert_eq!(within(stand.pull.recv()).await.unwrap(), vec![vec![7; 100_000]; 10].into());
+    drop(raw);
+    stand.end().await;
     stand.goes_on().await;
 }
 

@@ -8,7 +8,7 @@ use crate::common::raw::*;
 use crate::common::*;
 use crate::stand::{End, Stand};
 
-crate::over_each_transport! {
+crate::common::over_each_transport! {
     what_is_not_zmtp_is_refused,
     older_versions_are_refused,
     newer_versions_and_meaningless_bytes_are_accepted,
@@ -19,6 +19,7 @@ crate::over_each_transport! {
     a_push_refuses_other_socket_types,
     an_error_is_reported_with_its_text,
     an_oversized_ready_is_refused_before_it_has_come,
+    how_much_a_peer_may_say_about_itself_can_be_chosen,
     illegal_flags_in_the_handshake_are_refused,
     a_connection_that_ends_in_the_handshake_is_reported,
     a_slow_greeting_runs_out_of_time,
@@ -214,6 +215,26 @@ async fn an_oversized_ready_is_refused_before_it_has_come(place: Place) {
         stand.refuses("oversized", &wire, ProtocolError::CommandTooLarge { size, limit: 16 * 1024 }).await;
     }
     stand.goes_on().await;
+}
+
+async fn how_much_a_peer_may_say_about_itself_can_be_chosen(place: Place) {
+    let ready = |size: usize| {
+        let value = vec![b'x'; size - b"\x05READY\x0bSocket-Type\0\0\0\x04PUSH\x02X-\0\0\0\0".len()];
+        let length = u32::try_from(value.len()).unwrap().to_be_bytes();
+        command("READY", &[&b"\x0bSocket-Type\0\0\0\x04PUSH\x02X-"[..], &length, &value].concat())
+    };
+    for limit in [100, 100_000] {
+        let mut stand = Stand::pull(&place, pull_builder().max_metadata_size(limit).build().unwrap()).await;
+        let mut raw = stand.dial().await;
+        raw.send(&greeted(&ready(limit))).await;
+        raw.send(&frame(0, b"after so much")).await;
+        assert_eq!(within(stand.pull.recv()).await.unwrap(), "after so much".into());
+        drop(raw);
+        assert!(matches!(stand.end().await, End::Disconnected(_)));
+        let reason = ProtocolError::CommandTooLarge { size: limit as u64 + 1, limit: limit as u64 };
+        stand.refuses("a byte more", &greeted(&ready(limit + 1)), reason).await;
+        stand.goes_on().await;
+    }
 }
 
 async fn illegal_flags_in_the_handshake_are_refused(place: Place) {
