@@ -307,6 +307,11 @@ pub enum ProtocolError {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The rest of a message did not come, while others had to wait for it ([`max_unfinished_bytes`]).
+    ///
+    /// [`max_unfinished_bytes`]: crate::PullBuilder::max_unfinished_bytes
+    #[error("the rest of a message that others waited for did not come")]
+    UnfinishedMessage,
     /// The handshake was not finished in time.
     #[error("the handshake was not finished in time")]
     HandshakeTimeout,

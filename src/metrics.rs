@@ -40,10 +40,11 @@ const DROPPED_BECAUSE: [Reason; 4] = [
     ("unread", |stats| stats.messages_dropped_unread),
 ];
 
-const LEVELS: [Level; 5] = [
+const LEVELS: [Level; 6] = [
     ("sinew_peers", Unit::Count, "Connected peers.", |stats| stats.peers),
     ("sinew_outbound_messages", Unit::Count, "Messages in the outbound queue.", |stats| stats.outbound_messages),
     ("sinew_outbound_bytes", Unit::Bytes, "Their bodies.", |stats| stats.outbound_bytes),
+    ("sinew_unfinished_bytes", Unit::Bytes, "Of messages that have not come whole.", |stats| stats.unfinished_bytes),
     ("sinew_inbound_messages", Unit::Count, "Messages in the inbound queue.", |stats| stats.inbound_messages),
     ("sinew_inbound_bytes", Unit::Bytes, "Their bodies.", |stats| stats.inbound_bytes),
 ];

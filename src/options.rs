@@ -75,6 +75,7 @@ pub(crate) struct Options {
     pub(crate) max_frame_size: usize,
     pub(crate) max_frames: usize,
     pub(crate) max_metadata_size: usize,
+    pub(crate) max_unfinished_bytes: usize,
     pub(crate) handshake_timeout: Duration,
     pub(crate) max_pending_handshakes: usize,
     /// `None`: the default, which does not hold for local sources.
@@ -127,6 +128,7 @@ impl Default for Options {
             max_frame_size: usize::MAX,
             max_frames: 10_000,
             max_metadata_size: METADATA_SIZE,
+            max_unfinished_bytes: 256 << 20,
             handshake_timeout: Duration::from_secs(10),
             max_pending_handshakes: 1_024,
             max_pending_handshakes_per_source: None,
@@ -195,6 +197,7 @@ impl Options {
             ("max_message_size", self.max_message_size != 0),
             ("max_frame_size", self.max_frame_size != 0),
             ("max_frames", self.max_frames != 0),
+            ("max_unfinished_bytes", self.max_unfinished_bytes != 0),
             ("max_metadata_size", self.max_metadata_size != 0),
             ("max_subscriptions", self.max_subscriptions != 0),
             ("handshake_timeout", !self.handshake_timeout.is_zero()),
@@ -266,6 +269,16 @@ macro_rules! common_options {
         /// The largest number of frames in a message, sent or accepted. Default: 10,000.
         pub fn max_frames(mut self, frames: usize) -> Self {
             self.options.max_frames = frames;
+            self
+        }
+
+        /// How many bytes of messages that have not come whole may be held for all peers together. Default: 256 MiB.
+        ///
+        /// Beyond it peers in the middle of a message wait for each other: one at a time is read on until its message is
+        /// whole. If that takes it more than ten seconds while others wait, it loses its connection. A peer that holds less
+        /// than 4 KiB never waits.
+        pub fn max_unfinished_bytes(mut self, bytes: usize) -> Self {
+            self.options.max_unfinished_bytes = bytes;
             self
         }
 

@@ -1,6 +1,6 @@
 //! Numbers: running totals of a socket, and what became of its messages when it was closed.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// What close has done with the messages that were left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,6 +56,8 @@ pub struct Stats {
     pub outbound_messages: usize,
     /// Their bodies, in bytes.
     pub outbound_bytes: usize,
+    /// Bytes of messages that have not come whole.
+    pub unfinished_bytes: usize,
     /// Messages in the inbound queue.
     pub inbound_messages: usize,
     /// Their bodies, in bytes.
@@ -78,6 +80,7 @@ pub(crate) struct Counters {
     pub(crate) connects_retried: Counter,
     pub(crate) handshakes_failed: Counter,
     pub(crate) connections_refused: Counter,
+    pub(crate) unfinished_bytes: Level,
 }
 
 /// A total that only grows.
@@ -90,6 +93,20 @@ impl Counter {
     }
 
     pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that goes up and down.
+#[derive(Debug, Default)]
+pub(crate) struct Level(AtomicUsize);
+
+impl Level {
+    pub(crate) fn set(&self, level: usize) {
+        self.0.store(level, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }

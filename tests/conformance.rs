@@ -67,6 +67,8 @@ mod subscribe;
 mod subscription_wire;
 #[path = "conformance/tasks.rs"]
 mod tasks;
+#[path = "conformance/unfinished.rs"]
+mod unfinished;
 #[path = "conformance/xpub.rs"]
 mod xpub;
 #[path = "conformance/xpub_manual.rs"]

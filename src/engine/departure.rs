@@ -80,6 +80,7 @@ impl<P: Pattern> Engine<P> {
 
     /// Takes a peer out of the traffic: what has not left goes back, what has come stays.
     pub(super) fn detach_peer(&mut self, slot: usize, reason: DisconnectReason) {
+        self.forget_unfinished(slot);
         let Some(peer) = self.peers.get_mut(slot) else {
             return;
         };

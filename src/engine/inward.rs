@@ -134,7 +134,9 @@ impl<P: Pattern> Engine<P> {
                 let waits = peer.waiting.cost() + peer.in_history;
                 if waits < READ_AHEAD && (waits == 0 || !crowded) {
                     self.resumed(slot);
-                    bytes += self.read_peer(slot, if crowded { READ_LITTLE } else { usize::MAX });
+                    let limit = if crowded { READ_LITTLE } else { usize::MAX };
+                    let limit = limit.min(self.readable_amount(slot));
+                    bytes += self.read_peer(slot, limit);
                 } else {
                     self.paused(slot);
                 }
@@ -145,11 +147,15 @@ impl<P: Pattern> Engine<P> {
 
     /// Reads a peer once and handles what has come; says how many bytes that were.
     fn read_peer(&mut self, slot: usize, limit: usize) -> usize {
+        let was_beyond = self.is_beyond_budget();
         let Some(peer) = self.peers.get_mut(slot) else {
             return 0;
         };
         match peer.poll_read(&mut self.slabs, limit) {
-            Poll::Pending => peer.rest_input(&mut self.slabs),
+            Poll::Pending => {
+                peer.rest_input(&mut self.slabs);
+                self.note_unfinished(slot);
+            }
             Poll::Ready(Ok(count)) if peer.leaving && count > 0 => {
                 peer.input.clear();
                 self.make_readable(slot);
@@ -159,7 +165,13 @@ impl<P: Pattern> Engine<P> {
             Poll::Ready(Ok(count)) => {
                 self.note_received(slot, count);
                 match self.receive(slot) {
-                    Ok(()) => self.make_readable(slot),
+                    Ok(()) => {
+                        self.note_unfinished(slot);
+                        match self.must_wait(slot, was_beyond) {
+                            true => self.paused(slot),
+                            false => self.make_readable(slot),
+                        }
+                    }
                     Err(error) => self.refuse(slot, error),
                 }
                 return count;
@@ -191,8 +203,9 @@ impl<P: Pattern> Engine<P> {
             return false;
         };
         self.note_received(slot, count);
-        if let Err(error) = self.receive(slot) {
-            self.refuse(slot, error);
+        match self.receive(slot) {
+            Ok(()) => self.note_unfinished(slot),
+            Err(error) => self.refuse(slot, error),
         }
         true
     }
@@ -202,7 +215,7 @@ impl<P: Pattern> Engine<P> {
     pub(crate) fn read_now(&mut self) -> bool {
         let mut found = false;
         for slot in 0..self.peers.slot_count().min(SPIN_PEERS) {
-            let has_room = |peer: &mut Peer| peer.waiting.is_empty();
+            let has_room = |peer: &mut Peer| peer.waiting.is_empty() && !peer.vigil.is_paused;
             found |= self.peers.get_mut(slot).is_some_and(has_room) && self.look_at(slot);
         }
         if found {

@@ -18,5 +18,6 @@ pub(crate) mod slabs;
 pub(crate) mod state;
 pub(crate) mod task;
 pub(crate) mod timers;
+pub(crate) mod unfinished;
 pub(crate) mod vigil;
 pub(crate) mod waiting;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use tokio::time::Instant;
 
+use bytes::buf::Limit;
 use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -57,6 +58,10 @@ pub(crate) struct Peer {
     pub(crate) is_sparse: bool,
     /// It is to be given back, however little of it is left in sight.
     input_is_slab: bool,
+    /// How many bytes of a message that is not whole are held, as far as that has been counted.
+    pub(crate) unfinished: usize,
+    /// Among the engine's peers that wait to go on with a message.
+    pub(crate) in_line: bool,
     /// Messages that found no room in the inbound queue.
     pub(crate) waiting: Waiting,
     /// What of its messages waits in the engine's history, in bytes of memory.
@@ -120,6 +125,8 @@ impl Peer {
             input: BytesMut::new(),
             is_sparse: false,
             input_is_slab: false,
+            unfinished: 0,
+            in_line: false,
             waiting: Waiting::default(),
             in_history: 0,
             leaving: false,
@@ -177,6 +184,7 @@ impl Peer {
         let mut cx = Context::from_waker(&waker);
         if self.input.is_empty() && !self.leaving {
             if let Some(mut body) = self.connection.body_buffer() {
+                body.set_limit(limit.min(Limit::limit(&body)));
                 return pin!(self.stream.read_buf(&mut body)).poll(&mut cx);
             }
         }
@@ -220,6 +228,13 @@ impl Peer {
             }
         };
         self.replace_input(partial, false, slabs);
+    }
+
+    /// How many bytes are held of a message that is not whole, those in a slab excepted.
+    #[inline]
+    pub(crate) fn held(&self) -> usize {
+        let input = if self.input_is_slab { 0 } else { self.input.capacity() };
+        self.connection.held() + input
     }
 
     fn replace_input(&mut self, input: BytesMut, is_slab: bool, slabs: &mut Slabs) {

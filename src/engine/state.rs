@@ -11,6 +11,7 @@ use crate::engine::pattern::{Inward, Pattern};
 use crate::engine::peers::Peers;
 use crate::engine::shared::{Attachment, Shared};
 use crate::engine::slabs::Slabs;
+use crate::engine::unfinished::Unfinished;
 use crate::engine::vigil::Duties;
 use crate::engine::waiting::{History, Waiting};
 use crate::monitor::{self, PeerId, PeerStats};
@@ -67,6 +68,8 @@ pub(crate) struct Engine<P> {
     pub(super) waiting_bytes: usize,
     /// The size of the smallest message that found no room in this turn.
     pub(super) waiting_size: usize,
+    /// Messages that have not come whole.
+    pub(super) unfinished: Unfinished,
     /// Messages of peers that have gone that found no room; the slot is their lane.
     pub(super) orphans: VecDeque<(usize, Arc<monitor::Peer>, Waiting)>,
     /// What waits for room of a pattern that wants it in one order.
@@ -111,6 +114,7 @@ impl<P: Pattern> Engine<P> {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             waiting_size: usize::MAX,
+            unfinished: Unfinished::default(),
             orphans: VecDeque::new(),
             history: History::default(),
             scratch: Vec::new(),

@@ -47,6 +47,8 @@ pub(super) enum Duty {
     Life,
     /// We look whether the peer has taken anything.
     Congestion,
+    /// The peer has had the time to finish a message that others wait for.
+    Finish,
 }
 
 /// What is due for which peer, and when.
@@ -65,7 +67,7 @@ impl Duties {
         }
     }
 
-    fn add(&mut self, at: Option<Instant>, slot: usize, id: PeerId, duty: Duty) {
+    pub(super) fn add(&mut self, at: Option<Instant>, slot: usize, id: PeerId, duty: Duty) {
         // What is due later than time is counted is never due.
         if let Some(at) = at {
             self.0.push(Reverse((at, slot, id, duty)));
@@ -92,7 +94,7 @@ pub(crate) struct Vigil {
     /// We are showing that we live.
     shows_life: bool,
     /// There is no room for its messages, so it is not read.
-    is_paused: bool,
+    pub(super) is_paused: bool,
     /// When it last took no more bytes; only known while somebody reads the monitor.
     blocked_since: Option<Instant>,
     /// It is looked after.
@@ -286,6 +288,7 @@ impl<P: Pattern> Engine<P> {
                     peer.vigil.shows_life = false;
                     None
                 }
+                Duty::Finish => self.finish_due(slot, now),
                 Duty::Congestion => {
                     let due = peer.vigil.blocked_since.and_then(|since| since.checked_add(CONGESTED_AFTER));
                     if due.is_some_and(|due| due <= now) {

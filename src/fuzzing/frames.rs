@@ -69,6 +69,8 @@ pub(super) fn check_memory(decoder: &Decoder, limits: &Limits, input: usize) {
     let frames = limits.frames.saturating_mul(size_of::<Frame>()).saturating_add(limits.message);
     let held = frames.saturating_mul(2).saturating_add(ALLOCATE_AHEAD);
     assert!(decoder.memory() <= held, "the decoder holds {} bytes under {limits:?}", decoder.memory());
+    // What counts against the budget is what is there, without the room that was made for more.
+    assert!(decoder.held() <= decoder.memory(), "{} bytes count, of {}", decoder.held(), decoder.memory());
     let waits = ASSEMBLE_FROM.max(COMMAND_MAXIMUM).max(limits.command).saturating_add(9);
     assert!(input <= waits, "{input} bytes wait in the input");
 }

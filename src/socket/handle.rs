@@ -289,6 +289,7 @@ impl Core {
             connections_refused: counters.connections_refused.get(),
             outbound_messages,
             outbound_bytes,
+            unfinished_bytes: counters.unfinished_bytes.get(),
             inbound_messages,
             inbound_bytes,
         }

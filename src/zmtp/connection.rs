@@ -152,6 +152,12 @@ impl Connection {
         &self.decoder
     }
 
+    /// How many bytes of a message that is not whole are held outside of the input.
+    #[inline]
+    pub(crate) fn held(&self) -> usize {
+        self.decoder.held()
+    }
+
     /// Where the rest of a large body may be read into directly, when the input is empty.
     pub(crate) fn body_buffer(&mut self) -> Option<bytes::buf::Limit<&mut BytesMut>> {
         self.decoder.body_buffer()

@@ -185,6 +185,15 @@ impl Decoder {
         Some((&mut body.buffer).limit(missing))
     }
 
+    /// How many bytes of a message that is not whole are held outside of the input, its frames' own memory included.
+    #[inline]
+    pub(crate) fn held(&self) -> usize {
+        self.assembly.as_ref().map_or(0, |assembly| {
+            let missing = assembly.body.as_ref().map_or(0, PartialBody::missing);
+            assembly.progress.payload - missing + assembly.frames.capacity() * size_of::<Frame>()
+        })
+    }
+
     /// How much memory a message that is not whole takes outside of the input, in bytes.
     #[cfg(any(fuzzing, test))]
     pub(crate) fn memory(&self) -> usize {
