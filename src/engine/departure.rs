@@ -151,7 +151,7 @@ impl<P: Pattern> Engine<P> {
 
     pub(super) fn show_presence(&self) {
         let peers = self.ready_peers;
-        self.shared.presence.send_if_modified(|presence| {
+        self.shared.presence.modify(|presence| {
             let open = matches!(presence, Presence::Open { .. });
             if open {
                 *presence = Presence::Open { peers };

@@ -21,3 +21,4 @@ pub(crate) mod timers;
 pub(crate) mod unfinished;
 pub(crate) mod vigil;
 pub(crate) mod waiting;
+pub(crate) mod watched;

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tracing::Span;
 
 use crate::endpoint::Endpoint;
+use crate::engine::watched::Watched;
 use crate::monitor::{Event, Reporter};
 use crate::options::Options;
 use crate::queue::inbound::Inbound;
@@ -88,6 +89,12 @@ pub(crate) enum Presence {
     Closed(Closed),
     /// The runtime ended under the socket.
     Abandoned,
+}
+
+impl Presence {
+    pub(crate) fn is_open(self) -> bool {
+        matches!(self, Self::Open { .. })
+    }
 }
 
 /// Wakes the I/O task and tells it what for.
@@ -185,7 +192,7 @@ pub(crate) struct Shared {
     pub(crate) inbound: Inbound,
     pub(crate) signal: Signal,
     pub(crate) reporter: Reporter,
-    pub(crate) presence: watch::Sender<Presence>,
+    pub(crate) presence: Watched<Presence>,
     pub(crate) counters: Counters,
     /// Changes whenever subscriptions of peers do.
     pub(crate) subscription_changes: watch::Sender<u64>,
@@ -204,7 +211,7 @@ impl Shared {
             inbound: Inbound::new(options.receive, options.conflate),
             signal: Signal::default(),
             reporter: Reporter::default(),
-            presence: watch::Sender::new(Presence::Open { peers: 0 }),
+            presence: Watched::new(Presence::Open { peers: 0 }),
             counters: Counters::default(),
             subscription_changes: watch::Sender::new(0),
             handshakes: Arc::new(Semaphore::new(options.max_pending_handshakes.min(Semaphore::MAX_PERMITS))),
@@ -271,7 +278,7 @@ impl Shared {
 
     /// Marks the end, unless it is marked already.
     pub(crate) fn end(&self, end: Presence) {
-        self.presence.send_if_modified(|presence| {
+        self.presence.modify(|presence| {
             let open = matches!(presence, Presence::Open { .. });
             if open {
                 *presence = end;

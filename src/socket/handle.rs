@@ -180,10 +180,8 @@ impl Core {
 
     pub(crate) async fn close(&self) -> Result<Closed, CloseError> {
         self.begin_close();
-        let mut presence = self.shared.presence.subscribe();
-        let end = presence.wait_for(|presence| !matches!(presence, Presence::Open { .. })).await;
-        match end.map(|presence| *presence) {
-            Ok(Presence::Closed(closed)) => Ok(closed),
+        match self.shared.presence.wait_for(|presence| !presence.is_open()).await {
+            Presence::Closed(closed) => Ok(closed),
             _ => Err(CloseError::RuntimeEnded),
         }
     }
@@ -209,24 +207,20 @@ impl Core {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        *lock(&self.life) == Life::Closing || !matches!(*self.shared.presence.borrow(), Presence::Open { .. })
+        *lock(&self.life) == Life::Closing || !self.shared.presence.get().is_open()
     }
 
     /// Waits until the socket is closed.
     pub(crate) async fn closed(&self) {
-        let mut presence = self.shared.presence.subscribe();
-        // An error would be the end of the socket as well.
-        let _ = presence.wait_for(|presence| !matches!(presence, Presence::Open { .. })).await;
+        self.shared.presence.wait_for(|presence| !presence.is_open()).await;
     }
 
     // --- what it shows ----------------------------------------------------------------------------------------------
 
     pub(crate) async fn wait_connected(&self, count: usize) -> Result<(), WaitError> {
-        let mut presence = self.shared.presence.subscribe();
-        let reached =
-            presence.wait_for(|presence| !matches!(presence, Presence::Open { peers } if *peers < count)).await;
-        match reached.map(|presence| *presence) {
-            Ok(Presence::Open { .. }) => Ok(()),
+        let is_reached = |presence| !matches!(presence, Presence::Open { peers } if peers < count);
+        match self.shared.presence.wait_for(is_reached).await {
+            Presence::Open { .. } => Ok(()),
             _ => Err(WaitError::Closed),
         }
     }
@@ -234,7 +228,6 @@ impl Core {
     /// Waits until `is_reached`, which depends on subscriptions of peers.
     pub(crate) async fn wait_for_subscriptions(&self, is_reached: impl Fn() -> bool) -> Result<(), WaitError> {
         let mut changes = self.shared.subscription_changes.subscribe();
-        let mut presence = self.shared.presence.subscribe();
         loop {
             if self.is_closed() {
                 return Err(WaitError::Closed);
@@ -244,14 +237,13 @@ impl Core {
             if is_reached() {
                 return Ok(());
             }
-            let closed = presence.wait_for(|presence| !matches!(presence, Presence::Open { .. }));
-            // Both live as long as the socket.
-            let _ = future::select(pin!(changes.changed()), pin!(closed)).await;
+            // Its sender lives as long as the socket.
+            let _ = future::select(pin!(changes.changed()), pin!(self.closed())).await;
         }
     }
 
     pub(crate) fn monitor(&self) -> Monitor {
-        let monitor = self.shared.reporter.subscribe(!matches!(*self.shared.presence.borrow(), Presence::Open { .. }));
+        let monitor = self.shared.reporter.subscribe(!self.shared.presence.get().is_open());
         self.shared.signal.command(Command::Observe);
         monitor
     }
@@ -265,7 +257,7 @@ impl Core {
         let (outbound_messages, outbound_bytes) = self.shared.outbound.depth();
         let (inbound_messages, inbound_bytes) = self.shared.inbound.depth();
         Stats {
-            peers: match *self.shared.presence.borrow() {
+            peers: match self.shared.presence.get() {
                 Presence::Open { peers } => peers,
                 _ => 0,
             },
@@ -350,7 +342,7 @@ impl Core {
     /// Whether one message may go to more peers than its sender should write to.
     fn has_crowd(&self) -> bool {
         let crowded = |presence: Presence| matches!(presence, Presence::Open { peers } if peers > CROWD);
-        self.engine.connects_once() && crowded(*self.shared.presence.borrow())
+        self.engine.connects_once() && crowded(self.shared.presence.get())
     }
 
     /// Queues a message if there is room, or if a turn of the engine makes some.

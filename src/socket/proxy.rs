@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{self, Either};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::engine::watched::Watched;
 use crate::error::{RecvError, SendError};
 use crate::message::Message;
 use crate::socket::handle::Core;
@@ -143,16 +143,16 @@ impl Proxy {
     ///
     /// If it is called outside of a tokio runtime.
     pub fn start(self) -> ProxyHandle {
-        let control = watch::Sender::new(Control::Run);
+        let control = Arc::new(Watched::new(Control::Run));
         let flows = Arc::new(Flows::default());
         let mut tasks = JoinSet::new();
         if let Some((from, to)) = self.forward {
-            let (capture, control, flows) = (self.capture.clone(), control.subscribe(), flows.clone());
-            tasks.spawn(async move { forward(&from, &to, capture.as_ref(), control, &flows.forward).await });
+            let (capture, control, flows) = (self.capture.clone(), control.clone(), flows.clone());
+            tasks.spawn(async move { forward(&from, &to, capture.as_ref(), &control, &flows.forward).await });
         }
         if let Some((from, to)) = self.back {
-            let (capture, control, flows) = (self.capture, control.subscribe(), flows.clone());
-            tasks.spawn(async move { forward(&from, &to, capture.as_ref(), control, &flows.back).await });
+            let (capture, control, flows) = (self.capture, control.clone(), flows.clone());
+            tasks.spawn(async move { forward(&from, &to, capture.as_ref(), &control, &flows.back).await });
         }
         ProxyHandle { control, flows, tasks, is_over: false }
     }
@@ -184,7 +184,7 @@ pub struct ProxyCounters {
 /// A proxy that runs. It stops when this is dropped.
 #[derive(Debug)]
 pub struct ProxyHandle {
-    control: watch::Sender<Control>,
+    control: Arc<Watched<Control>>,
     flows: Arc<Flows>,
     /// Ended by `control`, or by a socket that is closed; never aborted, so that nothing in hand is lost.
     tasks: JoinSet<()>,
@@ -195,12 +195,12 @@ pub struct ProxyHandle {
 impl ProxyHandle {
     /// Takes no more messages from either side until [`resume`](Self::resume): they wait in the sockets' queues.
     pub fn pause(&self) {
-        self.control.send_replace(Control::Pause);
+        self.control.set(Control::Pause);
     }
 
     /// Goes on after a pause.
     pub fn resume(&self) {
-        self.control.send_replace(Control::Run);
+        self.control.set(Control::Run);
     }
 
     /// What has been forwarded so far.
@@ -215,7 +215,7 @@ impl ProxyHandle {
     ///
     /// Once polled the proxy stops, also if the future is dropped then.
     pub async fn stop(mut self) -> ProxyCounters {
-        self.control.send_replace(Control::Stop);
+        self.control.set(Control::Stop);
         while self.tasks.join_next().await.is_some() {}
         self.counters()
     }
@@ -236,7 +236,7 @@ impl ProxyHandle {
 
 impl Drop for ProxyHandle {
     fn drop(&mut self) {
-        self.control.send_replace(Control::Stop);
+        self.control.set(Control::Stop);
         self.tasks.detach_all();
     }
 }
@@ -272,17 +272,17 @@ async fn forward(
     Way(from): &Way,
     Way(to): &Way,
     capture: Option<&Way>,
-    mut control: watch::Receiver<Control>,
+    control: &Watched<Control>,
     flow: &FlowCounters,
 ) {
     let mut taken = Vec::new();
     loop {
-        match take(from, to, &mut taken, &mut control).await {
+        match take(from, to, &mut taken, control).await {
             Some(Ok(_)) => {}
             None | Some(Err(RecvError::Closed)) => return,
         }
         let handed = hand_over(to, capture, &mut taken, flow);
-        if until_too_late(handed, &mut control, to.shared.options.linger).await != Some(Ok(())) {
+        if until_too_late(handed, control, to.shared.options.linger).await != Some(Ok(())) {
             flow.undelivered.add(taken.len());
             return;
         }
@@ -294,18 +294,18 @@ async fn take(
     from: &Core,
     to: &Core,
     taken: &mut Vec<Message>,
-    control: &mut watch::Receiver<Control>,
+    control: &Watched<Control>,
 ) -> Option<Result<usize, RecvError>> {
     loop {
-        if control.wait_for(|control| *control != Control::Pause).await.ok().is_none_or(|c| *c == Control::Stop) {
+        if control.wait_for(|control| control != Control::Pause).await == Control::Stop {
             return None;
         }
         if to.is_closed() {
             return None;
         }
         let interrupted = pin!(async {
-            match future::select(pin!(control.changed()), pin!(to.closed())).await {
-                Either::Left((changed, _)) => changed.ok(),
+            match future::select(pin!(control.wait_for(|control| control != Control::Run)), pin!(to.closed())).await {
+                Either::Left(_) => Some(()),
                 Either::Right(((), _)) => None,
             }
         });
@@ -350,15 +350,10 @@ async fn hand_over(
 }
 
 /// Waits for a future; for so long only once the proxy is to stop.
-async fn until_too_late<F: Future>(
-    future: F,
-    control: &mut watch::Receiver<Control>,
-    linger: Duration,
-) -> Option<F::Output> {
+async fn until_too_late<F: Future>(future: F, control: &Watched<Control>, linger: Duration) -> Option<F::Output> {
     let future = pin!(future);
     let stopped = pin!(async {
-        // An error is the end of the handle, which is a stop as well.
-        let _ = control.wait_for(|control| *control == Control::Stop).await;
+        control.wait_for(|control| control == Control::Stop).await;
     });
     match future::select(future, stopped).await {
         Either::Left((output, _)) => Some(output),
