@@ -211,7 +211,7 @@ pub enum ProtocolError {
     /// The peer speaks a version older than 3.0, in which nothing could be authenticated.
     #[error("the peer speaks ZMTP {major}.x; 3.0 is the oldest accepted")]
     VersionTooOld {
-        /// The major version in the peer's greeting.
+        /// The major version that its greeting means: 2 for everything between 1.0 and 3.0.
         major: u8,
     },
     /// The peer uses another security mechanism.
@@ -242,7 +242,7 @@ pub enum ProtocolError {
     /// The peer refused us with an ERROR command.
     #[error("the peer refused the connection: {reason}")]
     Refused {
-        /// The peer's text.
+        /// The peer's text, with control characters escaped.
         reason: String,
     },
     /// Reserved bits are set in a frame's flags, or a command has the MORE flag.

@@ -206,7 +206,8 @@ pub enum Event {
         /// The connection.
         peer: Peer,
     },
-    /// A subscriber is too slow: messages for it are dropped from now on.
+    /// A subscriber is too slow: messages for it are dropped from now on. Not reported where only the latest message is kept
+    /// for each ([`SlowSubscriber::KeepLatest`](crate::SlowSubscriber::KeepLatest)): that is what it is for.
     LosingBegan {
         /// The subscriber.
         peer: Peer,
@@ -284,6 +285,8 @@ impl Reporter {
     pub(crate) fn subscribe(&self, closed: bool) -> Monitor {
         let ring = Arc::new(Mutex::new(Ring { closed, ..Ring::default() }));
         let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that have been dropped; otherwise they would stay until the next event.
+        rings.retain(|ring| ring.strong_count() > 0);
         rings.push(Arc::downgrade(&ring));
         self.readers.store(rings.len(), Ordering::Relaxed);
         Monitor(ring)
@@ -364,6 +367,17 @@ mod tests {
         drop(reporter.subscribe(false));
         reporter.report(|| event(0));
         reporter.report(|| panic!("nobody reads"));
+    }
+
+    #[test]
+    fn monitors_that_come_and_go_leave_nothing_behind() {
+        let reporter = Reporter::default();
+        let kept = reporter.subscribe(false);
+        (0..1_000).for_each(|_| drop(reporter.subscribe(false)));
+        assert!(reporter.rings.lock().unwrap().len() <= 2);
+        reporter.report(|| event(0));
+        assert_eq!(reporter.rings.lock().unwrap().len(), 1);
+        drop(kept);
     }
 
     #[test]

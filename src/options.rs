@@ -231,6 +231,12 @@ impl Options {
         if self.heartbeat_ttl > TTL_MAXIMUM {
             return Err(BuildError::TooLarge { option: "heartbeat_ttl", maximum: TTL_MAXIMUM.as_secs() });
         }
+        let welcome = self.welcome.as_ref().map_or((0, 0), |message| (message.byte_len(), message.frame_count()));
+        for (size, limit) in [(welcome.0, self.max_message_size), (welcome.1, self.max_frames)] {
+            if size > limit {
+                return Err(BuildError::TooLarge { option: "welcome_message", maximum: limit as u64 });
+            }
+        }
         match bounded.into_iter().find(|(_, value)| *value > KERNEL_MAXIMUM) {
             Some((option, _)) => Err(BuildError::TooLarge { option, maximum: KERNEL_MAXIMUM }),
             None => Ok(()),

@@ -10,7 +10,7 @@ pub struct Closed {
     pub flushed: u64,
     /// Messages that could not be handed to the kernel before the linger time was over.
     pub unsent: u64,
-    /// Messages that had arrived and were never received.
+    /// Messages that had arrived and were never received; at an XPUB also subscriptions and cancellations.
     pub unread: u64,
 }
 
@@ -25,7 +25,8 @@ pub struct Stats {
     pub messages_sent: u64,
     /// Their bodies, in bytes.
     pub bytes_sent: u64,
-    /// Messages that came from peers whole, received by the user or not.
+    /// Messages that came from peers whole, received by the user or not. Subscriptions and cancellations are none, also where
+    /// an XPUB receives them as messages.
     pub messages_received: u64,
     /// Bytes that came from peers, including all of the protocol's.
     pub bytes_received: u64,

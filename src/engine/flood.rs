@@ -14,10 +14,10 @@ impl Allowance {
         Self { used: 0, since: now }
     }
 
-    /// Uses one; `false` if there is none left. Looks at the clock only when the burst is used up.
+    /// Uses so many; `false` if there are none left. Looks at the clock only when the burst is used up.
     #[inline]
-    pub(crate) fn spend(&mut self, burst: usize, per_second: usize) -> bool {
-        self.used += 1;
+    pub(crate) fn spend(&mut self, count: usize, burst: usize, per_second: usize) -> bool {
+        self.used = self.used.saturating_add(count);
         self.used <= burst || self.refill(burst, per_second, Instant::now())
     }
 
@@ -44,7 +44,7 @@ mod tests {
     fn a_burst_is_allowed_and_then_the_rate() {
         let start = Instant::now();
         let mut allowance = Allowance::new(start);
-        assert!((0..10).all(|_| allowance.spend(10, 1)));
+        assert!((0..10).all(|_| allowance.spend(1, 10, 1)));
         allowance.used += 1;
         assert!(!allowance.refill(10, 100, start), "nothing has been given back yet");
         assert!(allowance.refill(10, 100, start + Duration::from_millis(50)));

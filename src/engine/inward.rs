@@ -233,7 +233,7 @@ impl<P: Pattern> Engine<P> {
             };
             let event = peer.connection.receive(&mut peer.input);
             if matches!(&event, Ok(event) if event.is_command()) {
-                peer.count_command(&self.shared.options, P::SOCKET_TYPE.publishes())?;
+                peer.count_commands(1, &self.shared.options, P::SOCKET_TYPE.publishes())?;
             }
             let more = match event {
                 Ok(connection::Event::Run(run)) => self.pass_on(slot, Incoming::Run(run)).map(|()| true),
@@ -245,11 +245,10 @@ impl<P: Pattern> Engine<P> {
                     self.heard_ping(slot, time_to_live);
                     Ok(true)
                 }
-                Ok(connection::Event::Pong { number }) => {
-                    if let Some(number) = number {
-                        peer.vigil.answered(number);
-                    }
-                    Ok(true)
+                // The answer to a PING is asked for; another sign of life is a command like any other.
+                Ok(connection::Event::Pong { number: Some(number) }) if peer.vigil.answered(number) => Ok(true),
+                Ok(connection::Event::Pong { .. }) => {
+                    peer.count_commands(1, &self.shared.options, P::SOCKET_TYPE.publishes()).map(|()| true)
                 }
                 Ok(connection::Event::Command) => Ok(true),
                 Ok(connection::Event::Ready { socket_type, version }) => {
@@ -328,13 +327,13 @@ impl<P: Pattern> Engine<P> {
             if peer.is_sparse {
                 run.detach();
             }
-            self.waiting_bytes += run.memory();
-            if P::ORDERED {
-                peer.in_history += run.memory();
-                self.history.message(slot, &peer.about, run);
+            self.waiting_bytes += if P::ORDERED {
+                let cost = self.history.message(slot, &peer.about, run);
+                peer.in_history += cost;
+                cost
             } else {
-                peer.waiting.push(run);
-            }
+                peer.waiting.push(run)
+            };
         }
     }
 }

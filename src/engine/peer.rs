@@ -158,11 +158,16 @@ impl Peer {
         !self.blocked && !self.out.is_large() && !self.leaving
     }
 
-    /// Counts a command, or what costs the peer as little to send.
+    /// Counts commands, or what costs the peer as little to send and us as much to take.
     #[inline]
-    pub(crate) fn count_command(&mut self, options: &Options, to_publisher: bool) -> Result<(), ProtocolError> {
+    pub(crate) fn count_commands(
+        &mut self,
+        count: usize,
+        options: &Options,
+        to_publisher: bool,
+    ) -> Result<(), ProtocolError> {
         let (burst, rate) = (options.command_burst(to_publisher), options.max_commands_per_second);
-        if self.commands.spend(burst, rate) { Ok(()) } else { Err(ProtocolError::CommandFlood) }
+        if self.commands.spend(count, burst, rate) { Ok(()) } else { Err(ProtocolError::CommandFlood) }
     }
 
     /// Whether the kernel takes no more for now.

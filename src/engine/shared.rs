@@ -130,6 +130,16 @@ impl Signal {
         self.wake();
     }
 
+    /// Asks for a look at the peers, unless that is asked for already.
+    pub(crate) fn observe(&self) {
+        if let Some(commands) = lock(&self.commands).as_mut() {
+            if !matches!(commands.last(), Some(Command::Observe)) {
+                commands.push(Command::Observe);
+            }
+        }
+        self.wake();
+    }
+
     pub(crate) fn take_commands(&self) -> Vec<Command> {
         lock(&self.commands).as_mut().map(std::mem::take).unwrap_or_default()
     }

@@ -239,9 +239,13 @@ impl<P: Pattern> Future for Driver<P> {
 }
 
 /// Drives a socket's engine until the socket is closed and its last peer has gone.
-pub(crate) async fn run<P: Pattern>(engine: Arc<Mutex<Engine<P>>>, shared: Arc<Shared>) {
-    // Also when the runtime ends under the socket and drops this future.
-    let _end = End { engine: engine.clone(), shared: shared.clone() };
+pub(crate) fn run<P: Pattern>(engine: Arc<Mutex<Engine<P>>>, shared: Arc<Shared>) -> impl Future<Output = ()> + Send {
+    // Also when the runtime ends under the socket and drops this future, polled or not.
+    let end = End { engine: engine.clone(), shared: shared.clone() };
+    drive(engine, shared, end)
+}
+
+async fn drive<P: Pattern>(engine: Arc<Mutex<Engine<P>>>, shared: Arc<Shared>, _end: End<P>) {
     let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
     // The engine has budgets of its own. With tokio's, a stream that is not polled for want of budget would look full.
     let mut driver = unconstrained(Driver { engine, shared: shared.clone(), timer, is_closed: false });

@@ -20,8 +20,9 @@ use crate::monitor::{DisconnectReason, Event, PeerId};
 const MUCH_MESSAGES: u64 = 100;
 const MUCH_BYTES: usize = 32 * 1024;
 
-/// While we do not read a peer, because there is no room for its messages, it is told so often that we live: its PINGs are
-/// behind what we do not read.
+/// While we do not read a peer, because there is no room for its messages, it is told so often that we live, if it has ever
+/// asked: its PINGs are behind what we do not read. One that has not asked may have gone meanwhile, leaving what it has sent
+/// to its kernel, which throws that away when something comes for a socket that is closed.
 const LIFE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A peer that may be busy is judged all the same when it has been silent for so many timeouts, and for so long.
@@ -91,6 +92,8 @@ pub(crate) struct Vigil {
     /// What the peer wants: to be given up after so much silence. A shorter time counts from the next look on.
     time_to_live: Option<Duration>,
     watches_time_to_live: bool,
+    /// It has sent a PING.
+    asks: bool,
     /// We are showing that we live.
     shows_life: bool,
     /// There is no room for its messages, so it is not read.
@@ -128,10 +131,15 @@ impl Vigil {
         }
     }
 
-    /// The peer has answered a PING.
-    pub(super) fn answered(&mut self, number: u32) {
-        if let Some(asked) = self.asked.take_if(|asked| number.wrapping_sub(asked.number) < u32::MAX / 2) {
-            self.read = asked.sent;
+    /// The peer has answered a PING; `false` if none was waiting for an answer.
+    pub(super) fn answered(&mut self, number: u32) -> bool {
+        let is_sent = self.asked_count.wrapping_sub(number).wrapping_sub(1) < u32::MAX / 2;
+        match self.asked.take_if(|asked| is_sent && number.wrapping_sub(asked.number) < u32::MAX / 2) {
+            Some(asked) => {
+                self.read = asked.sent;
+                true
+            }
+            None => false,
         }
     }
 }
@@ -166,6 +174,7 @@ impl<P: Pattern> Engine<P> {
         let Some(peer) = self.peers.get_mut(slot) else {
             return;
         };
+        peer.vigil.asks = true;
         peer.vigil.time_to_live = Some(time_to_live).filter(|time| !time.is_zero());
         if !peer.vigil.watches_time_to_live && peer.vigil.time_to_live.is_some() {
             let now = Instant::now();
@@ -181,7 +190,7 @@ impl<P: Pattern> Engine<P> {
             return;
         };
         peer.vigil.is_paused = true;
-        if !peer.vigil.shows_life && peer.connection.is_current() {
+        if !peer.vigil.shows_life && peer.vigil.asks {
             peer.vigil.shows_life = true;
             self.duties.add(Instant::now().checked_add(LIFE_INTERVAL), slot, peer.about.id, Duty::Life);
         }

@@ -6,28 +6,36 @@ use std::sync::Arc;
 use crate::monitor::Peer;
 use crate::options::HighWaterMark;
 use crate::queue::inbound::Inbound;
+use crate::queue::release_if_empty;
 use crate::zmtp::run::Run;
 
 /// Reports that nobody takes are given up beyond so many bytes of memory: an application that does not receive must not
 /// be made to hold them, nor its peers to wait.
 const REPORTS_MAXIMUM: usize = 16 * 1024 * 1024;
 
+/// What a run takes in memory beside its bytes: its place in a list, and an allocation of its own if it was read alone.
+const RUN_OVERHEAD: usize = size_of::<Run>() + 32;
+
 /// Messages of one peer, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     runs: VecDeque<Run>,
-    /// What they take in memory, in bytes.
-    cost: usize,
+    /// What their bytes take in memory.
+    bytes: usize,
 }
 
 impl Waiting {
-    pub(crate) fn push(&mut self, run: Run) {
-        self.cost += run.memory();
+    /// Adds messages; says what they cost.
+    pub(crate) fn push(&mut self, run: Run) -> usize {
+        let bytes = run.memory();
+        self.bytes += bytes;
         self.runs.push_back(run);
+        bytes + RUN_OVERHEAD
     }
 
+    /// What it all takes in memory, in bytes.
     pub(crate) fn cost(&self) -> usize {
-        self.cost
+        self.bytes + self.runs.len() * RUN_OVERHEAD
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -39,13 +47,17 @@ impl Waiting {
         self.runs.front().map(Run::next_size)
     }
 
-    /// Offers the messages to the queue, a share of them; says how many bytes of memory were admitted.
+    /// Offers the messages to the queue, a share of them; says by how much the cost is less.
     pub(crate) fn offer(&mut self, inbound: &Inbound, lane: usize, from: &Arc<Peer>, share: HighWaterMark) -> usize {
-        let admitted = inbound.offer(lane, from, &mut self.runs, share);
-        self.cost -= admitted;
-        admitted
+        let before = self.cost();
+        self.bytes -= inbound.offer(lane, from, &mut self.runs, share);
+        release_if_empty(&mut self.runs);
+        before - self.cost()
     }
 }
+
+/// The same of an entry of the history.
+const ENTRY_OVERHEAD: usize = size_of::<Entry>() + 32;
 
 /// What is told in the order in which it came, whoever it is of.
 #[derive(Debug, Default)]
@@ -63,7 +75,7 @@ struct Entry {
     from: Arc<Peer>,
     /// `None` while it is offered.
     run: Option<Run>,
-    /// What the run takes in memory, in bytes.
+    /// What it takes in memory, in bytes.
     cost: usize,
     is_report: bool,
 }
@@ -80,23 +92,22 @@ pub(crate) struct Admitted {
 impl History {
     /// Adds a report; `false` if there are too many already.
     pub(crate) fn report(&mut self, slot: usize, from: &Arc<Peer>, run: Run) -> bool {
-        let cost = run.memory() + size_of::<Entry>();
-        if self.reports + cost > REPORTS_MAXIMUM {
+        if self.reports + run.memory() + ENTRY_OVERHEAD > REPORTS_MAXIMUM {
             return false;
         }
-        self.reports += cost;
-        self.push(slot, from, run, true);
+        self.reports += self.push(slot, from, run, true);
         true
     }
 
-    /// Adds a message.
-    pub(crate) fn message(&mut self, slot: usize, from: &Arc<Peer>, run: Run) {
-        self.push(slot, from, run, false);
+    /// Adds messages; says what they cost.
+    pub(crate) fn message(&mut self, slot: usize, from: &Arc<Peer>, run: Run) -> usize {
+        self.push(slot, from, run, false)
     }
 
-    fn push(&mut self, slot: usize, from: &Arc<Peer>, run: Run, is_report: bool) {
-        let cost = run.memory();
+    fn push(&mut self, slot: usize, from: &Arc<Peer>, run: Run, is_report: bool) -> usize {
+        let cost = run.memory() + ENTRY_OVERHEAD;
         self.entries.push_back(Entry { slot, from: from.clone(), run: Some(run), cost, is_report });
+        cost
     }
 
     /// Offers the first entry to the queue. `None` if there is none, or no room for all of it.
@@ -108,8 +119,9 @@ impl History {
             return None;
         }
         let Entry { slot, from, cost, is_report, .. } = self.entries.pop_front()?;
+        release_if_empty(&mut self.entries);
         if is_report {
-            self.reports -= cost + size_of::<Entry>();
+            self.reports -= cost;
         }
         Some(Admitted { slot, from, cost: if is_report { 0 } else { cost } })
     }
@@ -132,6 +144,36 @@ mod tests {
     }
 
     const ALL: HighWaterMark = HighWaterMark { messages: 0, bytes: 0 };
+
+    #[test]
+    fn tiny_runs_cost_what_they_take_and_leave_nothing_behind() {
+        let inbound = Inbound::new(HighWaterMark { messages: 1, bytes: 0 }, false);
+        let mut waiting = Waiting::default();
+        let one = || Run::packed(bytes::Bytes::from_static(b"\0\x01x"), 1, 1);
+        let costs: usize = (0..1_000).map(|_| waiting.push(one())).sum();
+        assert_eq!(waiting.cost(), costs);
+        assert!(costs >= 1_000 * (3 + size_of::<Run>()), "{costs}");
+        let mut left = costs;
+        while left > 0 {
+            left -= waiting.offer(&inbound, 0, &peer(1), ALL);
+            assert_eq!(waiting.cost(), left);
+            inbound.pop_into(&mut crate::Message::default(), || ()).unwrap();
+        }
+        assert!(waiting.runs.capacity() <= 16);
+    }
+
+    #[test]
+    fn the_cost_of_a_run_that_is_admitted_in_part_adds_up() {
+        let inbound = Inbound::new(HighWaterMark { messages: 1, bytes: 0 }, false);
+        let mut waiting = Waiting::default();
+        let mut left = waiting.push(Run::packed(bytes::Bytes::from_static(b"\0\x01x\0\x02yz\0\x01x"), 3, 4));
+        for _ in 0..3 {
+            left -= waiting.offer(&inbound, 0, &peer(1), ALL);
+            assert_eq!(waiting.cost(), left);
+            inbound.pop_into(&mut crate::Message::default(), || ()).unwrap();
+        }
+        assert_eq!(left, 0);
+    }
 
     #[test]
     fn a_history_keeps_the_order_over_all_peers_and_messages_cost_their_peer() {

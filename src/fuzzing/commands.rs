@@ -87,5 +87,5 @@ fn error(reason: &[u8]) {
     let header = frame::Header::read(&written).unwrap().unwrap();
     let (name, data) = command::split(&written[header.length..]).unwrap();
     let expected = String::from_utf8_lossy(&reason.as_bytes()[..reason.len().min(255)]);
-    assert_eq!((name, command::read_error(data)), (&b"ERROR"[..], Ok(expected.into_owned())));
+    assert_eq!((name, command::read_error(data)), (&b"ERROR"[..], Ok(command::legible(&expected))));
 }

@@ -8,8 +8,8 @@ use crate::error::{RecvError, TryRecvError};
 use crate::message::Message;
 use crate::monitor::Peer;
 use crate::options::HighWaterMark;
-use crate::queue::lock;
 use crate::queue::waiters::{Ticket, Waiters, Woken};
+use crate::queue::{lock, release_if_empty};
 use crate::sync::Mutex;
 use crate::zmtp::run::Run;
 
@@ -58,6 +58,7 @@ impl State {
         if run.messages() == 0 {
             lane.pop_front();
             if lane.is_empty() {
+                release_if_empty(lane);
                 self.turns.pop_front();
                 return taken;
             }
@@ -387,6 +388,16 @@ mod tests {
         let taken = queue.offer(lane, &peer(), waiting, share);
         assert_eq!(before - taken, memory(waiting));
         waiting.is_empty()
+    }
+
+    #[test]
+    fn a_lane_that_was_long_keeps_no_room_for_that() {
+        let queue = queue(0, 0);
+        for _ in 0..1_000 {
+            offer(&queue, 0, &mut run(b"x"), ALL);
+        }
+        while pop(&queue).is_ok() {}
+        assert!(lock(&queue.state).lanes[0].capacity() <= 16);
     }
 
     fn pop(queue: &Inbound) -> Result<Message, TryRecvError> {

@@ -9,6 +9,7 @@ mod model;
 pub(crate) mod outbound;
 pub(crate) mod waiters;
 
+use std::collections::VecDeque;
 use std::sync::PoisonError;
 
 use crate::sync::{Mutex, MutexGuard};
@@ -17,4 +18,13 @@ use crate::sync::{Mutex, MutexGuard};
 #[inline]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A list that was long once keeps no room for that when it is empty. Short ones keep theirs: they fill again at once.
+#[inline]
+pub(crate) fn release_if_empty<T>(list: &mut VecDeque<T>) {
+    const KEPT: usize = 16;
+    if list.is_empty() && list.capacity() > KEPT {
+        *list = VecDeque::new();
+    }
 }

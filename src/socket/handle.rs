@@ -44,11 +44,12 @@ const CROWD: usize = 16;
 const CALLS_PER_UNIT: u32 = 128;
 
 /// Whether the I/O task runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Life {
     /// Nothing is attached yet, so there is nothing to do for it.
     New,
-    Started,
+    /// In this runtime, and everything else of the socket with it.
+    Started(runtime::Handle),
     Closing,
 }
 
@@ -87,11 +88,11 @@ impl Core {
 
     pub(crate) async fn bind(&self, requested: Endpoint) -> Result<Endpoint, BindError> {
         requested.check_bindable()?;
-        let runtime = runtime::Handle::try_current().map_err(|_| BindError::NoRuntime)?;
+        let runtime = self.runtime().ok_or(BindError::NoRuntime)?;
         if self.is_closed() {
             return Err(BindError::Closed);
         }
-        let (listener, resolved) = match Listener::bind(&requested, &self.shared.options).await {
+        let (listener, resolved) = match Listener::bind(&requested, &self.shared.options, &runtime).await {
             Ok(bound) => bound,
             Err(error) => {
                 let (endpoint, cause) = (requested, error.to_string());
@@ -120,7 +121,7 @@ impl Core {
 
     pub(crate) fn connect(&self, endpoint: Endpoint) -> Result<(), ConnectError> {
         endpoint.check_connectable()?;
-        let runtime = runtime::Handle::try_current().map_err(|_| ConnectError::NoRuntime)?;
+        let runtime = self.runtime().ok_or(ConnectError::NoRuntime)?;
         let id = self.shared.next_attachment();
         let attachment = || Attachment {
             id,
@@ -167,11 +168,20 @@ impl Core {
         Ok(gone)
     }
 
+    /// Where the socket's tasks run: from the first attachment on always in the same runtime, whoever calls.
+    fn runtime(&self) -> Option<runtime::Handle> {
+        let current = runtime::Handle::try_current().ok()?;
+        match &*lock(&self.life) {
+            Life::Started(runtime) => Some(runtime.clone()),
+            Life::New | Life::Closing => Some(current),
+        }
+    }
+
     /// Starts the I/O task with the first attachment.
     fn start(&self, runtime: &runtime::Handle) {
         let mut life = lock(&self.life);
-        if *life == Life::New {
-            *life = Life::Started;
+        if matches!(*life, Life::New) {
+            *life = Life::Started(runtime.clone());
             runtime.spawn(self.engine.clone().run(self.shared.clone()));
         }
     }
@@ -188,12 +198,12 @@ impl Core {
 
     fn begin_close(&self) {
         let before = std::mem::replace(&mut *lock(&self.life), Life::Closing);
-        if before == Life::Closing {
+        if matches!(before, Life::Closing) {
             return;
         }
         self.shared.outbound.close();
         self.shared.inbound.close();
-        if before == Life::Started {
+        if matches!(before, Life::Started(_)) {
             self.shared.signal.command(Command::Close);
             return;
         }
@@ -207,7 +217,7 @@ impl Core {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        *lock(&self.life) == Life::Closing || !self.shared.presence.get().is_open()
+        matches!(*lock(&self.life), Life::Closing) || !self.shared.presence.get().is_open()
     }
 
     /// Waits until the socket is closed.
@@ -244,7 +254,7 @@ impl Core {
 
     pub(crate) fn monitor(&self) -> Monitor {
         let monitor = self.shared.reporter.subscribe(!self.shared.presence.get().is_open());
-        self.shared.signal.command(Command::Observe);
+        self.shared.signal.observe();
         monitor
     }
 
@@ -508,7 +518,8 @@ macro_rules! common_methods {
         }
 
         /// Stops listening on an endpoint and closes the connections that were accepted there. The endpoint is the one
-        /// that `bind` was given or the one that it returned. When this returns the address is free again.
+        /// that `bind` was given or the one that it returned; what was bound several times by the same text, a wildcard, is
+        /// unbound altogether. When this returns the address is free again.
         ///
         /// # Errors
         ///
@@ -525,7 +536,7 @@ macro_rules! common_methods {
             self.core.unbind($crate::socket::handle::endpoint(endpoint)?).await
         }
 
-        /// Closes the connection to an endpoint and makes no new one.
+        /// Closes the connection to an endpoint, or all of them if there are several, and makes no new one.
         ///
         /// # Errors
         ///

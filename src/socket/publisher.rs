@@ -446,14 +446,14 @@ impl<const REPORTS: bool> Pattern for Publisher<REPORTS> {
         let mut message = Message::default();
         while run.next_into(&mut message) {
             let is_request = message.frame_count() == 1 && matches!(message[0].first(), Some(0 | 1));
-            // A PUB has no use for anything else.
+            // A PUB has no use for anything else, but has looked at each frame.
             if let Some(peer) = reach.peers.get_mut(slot).filter(|_| is_request || !REPORTS) {
-                peer.count_command(&reach.shared.options, true)?;
+                peer.count_commands(message.frame_count(), &reach.shared.options, true)?;
             }
             match (message.frame_count(), &message[0][..]) {
                 (1, [1, prefix @ ..]) => self.request(slot, true, prefix, reach.shared, inward)?,
                 (1, [0, prefix @ ..]) => self.request(slot, false, prefix, reach.shared, inward)?,
-                _ if REPORTS => inward.push(Inward::Messages(Run::whole(std::mem::take(&mut message)))),
+                _ if REPORTS => inward.push(Inward::Messages(Run::compact(std::mem::take(&mut message)))),
                 _ => reach.shared.counters.messages_refused.add(1),
             }
         }

@@ -44,15 +44,20 @@ impl Pattern for Push {
 
     fn receive(
         &mut self,
-        _slot: usize,
+        slot: usize,
         incoming: Incoming,
         reach: Reach<'_>,
         _inward: &mut Vec<Inward>,
     ) -> Result<(), ProtocolError> {
-        if let Incoming::Run(run) = incoming {
-            reach.shared.counters.messages_refused.add(run.messages());
+        let Incoming::Run(run) = incoming else {
+            return Ok(());
+        };
+        reach.shared.counters.messages_refused.add(run.messages());
+        // Nobody has a reason to send many.
+        match reach.peers.get_mut(slot) {
+            Some(peer) => peer.count_commands(run.messages(), &reach.shared.options, false),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn route(&mut self, batch: Batch, Reach { peers, .. }: Reach<'_>) -> Option<Batch> {

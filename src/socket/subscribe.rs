@@ -182,6 +182,9 @@ impl SubSocket {
 
     /// Receives messages whose first frame begins with these bytes from now on, those that are queued already included.
     /// Counted: what has been subscribed to several times must be unsubscribed as often.
+    ///
+    /// A publisher may have limits; those here accept prefixes of 4,096 bytes and 250,000 of them unless told otherwise. One that
+    /// is asked for more ends the connection, and again after each reconnection; only its own monitor says why.
     pub fn subscribe(&self, prefix: impl AsRef<[u8]>) {
         if self.subscriptions.subscribe(prefix.as_ref()) {
             self.core.shared.signal.wake();

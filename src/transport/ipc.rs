@@ -1,17 +1,24 @@
 //! IPC: Unix-domain stream sockets, by path or in Linux's abstract namespace.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::runtime::Handle;
 
 use crate::endpoint::{Endpoint, IpcEndpoint};
 use crate::error::BindError;
 use crate::options::Options;
 use crate::transport::{Connected, PeerAddress};
+
+/// The longest name in the abstract namespace, with the NUL in front.
+const ABSTRACT_MAXIMUM: usize = 107;
 
 /// A listening Unix-domain socket; its file goes with it.
 #[derive(Debug)]
@@ -55,7 +62,11 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 impl Listener {
-    pub(crate) fn bind(endpoint: &IpcEndpoint, options: &Options) -> Result<(Self, IpcEndpoint), BindError> {
+    pub(crate) async fn bind(
+        endpoint: &IpcEndpoint,
+        options: &Options,
+        runtime: &Handle,
+    ) -> Result<(Self, IpcEndpoint), BindError> {
         let failed = |source: io::Error| {
             let endpoint = Endpoint::Ipc(endpoint.clone());
             match source.kind() {
@@ -72,12 +83,13 @@ impl Listener {
             other => (other.clone(), None),
         };
         let address = address(&resolved).map_err(failed)?;
-        let listener = match listen(&address, options) {
+        let _lock = BindLock::take(&resolved).await;
+        let listener = match listen(&address, options, runtime) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(&resolved, &address) => {
                 if let IpcEndpoint::Path(path) = &resolved {
                     std::fs::remove_file(path).map_err(failed)?;
                 }
-                listen(&address, options)
+                listen(&address, options, runtime)
             }
             other => other,
         };
@@ -116,10 +128,11 @@ fn connected(stream: UnixStream) -> io::Result<Connected> {
     })
 }
 
-fn listen(address: &SockAddr, options: &Options) -> io::Result<UnixListener> {
+fn listen(address: &SockAddr, options: &Options, runtime: &Handle) -> io::Result<UnixListener> {
     let socket = new_socket(options)?;
     socket.bind(address)?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    let _runtime = runtime.enter();
     UnixListener::from_std(socket.into())
 }
 
@@ -141,6 +154,43 @@ fn address(endpoint: &IpcEndpoint) -> io::Result<SockAddr> {
         // socket2 takes a leading NUL as the mark of the abstract namespace.
         IpcEndpoint::Abstract(name) => SockAddr::unix(format!("\0{name}")),
         IpcEndpoint::Any => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// Held while a path is bound. Looking at a file, removing it and binding in its place are three steps, and so are binding
+/// and listening two: of two sockets that begin at the same time one could remove what the other has just bound.
+///
+/// It is a name in the abstract namespace, so that nothing stays behind whatever becomes of its holder. On systems without
+/// one, and between network namespaces, nothing is locked.
+#[derive(Debug)]
+struct BindLock(#[allow(dead_code)] Socket);
+
+impl BindLock {
+    /// Nobody holds it for longer than a few system calls take; after so many attempts it is done without.
+    const ATTEMPTS: usize = 100;
+    const PAUSE: Duration = Duration::from_millis(1);
+
+    async fn take(endpoint: &IpcEndpoint) -> Option<Self> {
+        let IpcEndpoint::Path(path) = endpoint else {
+            return None;
+        };
+        let path = std::path::absolute(path).ok()?;
+        // Whatever way leads to the folder.
+        let folder = std::fs::metadata(path.parent()?).ok()?;
+        let name = format!("\0sinew-bind-{:x}-{:x}-", folder.dev(), folder.ino());
+        let mut name = [name.as_bytes(), path.file_name()?.as_bytes()].concat();
+        // Two that differ in the end only take turns without need.
+        name.truncate(ABSTRACT_MAXIMUM);
+        let address = SockAddr::unix(OsStr::from_bytes(&name)).ok()?;
+        for _ in 0..Self::ATTEMPTS {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None).ok()?;
+            match socket.bind(&address) {
+                Ok(()) => return Some(Self(socket)),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => tokio::time::sleep(Self::PAUSE).await,
+                Err(_) => return None,
+            }
+        }
+        None
     }
 }
 
@@ -187,45 +237,87 @@ mod tests {
         IpcEndpoint::Path(folder.path().join("s"))
     }
 
-    fn bind(endpoint: &IpcEndpoint) -> Result<(Listener, IpcEndpoint), BindError> {
-        Listener::bind(endpoint, &Options::default())
+    async fn bind(endpoint: &IpcEndpoint) -> Result<(Listener, IpcEndpoint), BindError> {
+        Listener::bind(endpoint, &Options::default(), &Handle::current()).await
     }
 
     #[tokio::test]
     async fn a_live_socket_is_in_use_and_a_stale_one_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let endpoint = path_in(&folder);
-        let (listener, _) = bind(&endpoint).unwrap();
-        assert!(matches!(bind(&endpoint), Err(BindError::AddrInUse(_))));
+        let (listener, _) = bind(&endpoint).await.unwrap();
+        assert!(matches!(bind(&endpoint).await, Err(BindError::AddrInUse(_))));
         drop(listener);
         assert!(!folder.path().join("s").exists());
         drop(std::os::unix::net::UnixListener::bind(folder.path().join("s")).unwrap());
         assert!(folder.path().join("s").exists(), "std leaves the file behind");
-        assert!(bind(&endpoint).is_ok());
+        assert!(bind(&endpoint).await.is_ok());
+    }
+
+    #[test]
+    fn of_many_that_replace_a_stale_file_at_once_one_listens_and_the_others_are_told() {
+        use std::sync::Barrier;
+        const ROUNDS: usize = 100;
+        const BINDERS: usize = 4;
+        let (before, after) = (Barrier::new(BINDERS), Barrier::new(BINDERS));
+        let folder = tempfile::tempdir().unwrap();
+        let race = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let mut won = Vec::new();
+            for round in 0..ROUNDS {
+                let path = folder.path().join(round.to_string());
+                // Stale: the file of a socket that was closed.
+                drop(std::os::unix::net::UnixListener::bind(&path));
+                before.wait();
+                let bound = runtime.block_on(bind(&IpcEndpoint::Path(path)));
+                won.push(match &bound {
+                    Ok(_) => true,
+                    Err(BindError::AddrInUse(_)) => false,
+                    Err(error) => panic!("{error}"),
+                });
+                after.wait();
+                drop(bound);
+            }
+            won
+        };
+        let won = std::thread::scope(|scope| {
+            let binders: Vec<_> = (0..BINDERS).map(|_| scope.spawn(race)).collect();
+            binders.into_iter().map(|binder| binder.join().unwrap()).collect::<Vec<_>>()
+        });
+        for round in 0..ROUNDS {
+            assert_eq!(won.iter().filter(|won| won[round]).count(), 1, "in round {round}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_is_not_given_back_keeps_nobody_from_binding() {
+        let folder = tempfile::tempdir().unwrap();
+        let _held = BindLock::take(&path_in(&folder)).await.unwrap();
+        assert!(bind(&path_in(&folder)).await.is_ok());
     }
 
     #[tokio::test]
     async fn a_file_that_is_no_socket_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("s"), "precious").unwrap();
-        assert!(matches!(bind(&path_in(&folder)), Err(BindError::AddrInUse(_))));
+        assert!(matches!(bind(&path_in(&folder)).await, Err(BindError::AddrInUse(_))));
         assert_eq!(std::fs::read(folder.path().join("s")).unwrap(), b"precious");
     }
 
     #[tokio::test]
     async fn a_file_that_is_not_ours_any_more_is_not_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let (listener, _) = bind(&path_in(&folder)).unwrap();
+        let (listener, _) = bind(&path_in(&folder)).await.unwrap();
         std::fs::remove_file(folder.path().join("s")).unwrap();
         // Kept open, so that the file system cannot give the same inode to the new file.
-        let _other = bind(&path_in(&folder)).unwrap();
+        let _other = bind(&path_in(&folder)).await.unwrap();
         drop(listener);
         assert!(folder.path().join("s").exists());
     }
 
     #[tokio::test]
     async fn a_wildcard_is_a_private_path_that_goes_with_the_listener() {
-        let (listener, resolved) = bind(&IpcEndpoint::Any).unwrap();
+        let (listener, resolved) = bind(&IpcEndpoint::Any).await.unwrap();
         let IpcEndpoint::Path(path) = &resolved else {
             panic!("{resolved} is no path");
         };
@@ -239,7 +331,7 @@ mod tests {
     async fn a_missing_folder_is_an_error_of_the_system() {
         let endpoint = IpcEndpoint::Path(PathBuf::from("/nonexistent-folder/s"));
         assert!(
-            matches!(bind(&endpoint), Err(BindError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound)
+            matches!(bind(&endpoint).await, Err(BindError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound)
         );
     }
 }

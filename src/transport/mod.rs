@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Handle;
 
 use crate::endpoint::Endpoint;
 use crate::error::BindError;
@@ -93,19 +94,23 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    /// Listens; gives the endpoint with nothing left to choose.
-    pub(crate) async fn bind(endpoint: &Endpoint, options: &Options) -> Result<(Self, Endpoint), BindError> {
+    /// Listens, in this runtime; gives the endpoint with nothing left to choose.
+    pub(crate) async fn bind(
+        endpoint: &Endpoint,
+        options: &Options,
+        runtime: &Handle,
+    ) -> Result<(Self, Endpoint), BindError> {
         #[cfg(test)]
         if let Some(listener) = network::bind(endpoint) {
             return Ok((Self::Simulated(listener?), endpoint.clone()));
         }
         match endpoint {
             Endpoint::Tcp(tcp) => {
-                let (listener, address) = tcp::Listener::bind(tcp, options).await?;
+                let (listener, address) = tcp::Listener::bind(tcp, options, runtime).await?;
                 Ok((Self::Tcp(listener), Endpoint::Tcp(address.into())))
             }
             Endpoint::Ipc(ipc) => {
-                let (listener, resolved) = ipc::Listener::bind(ipc, options)?;
+                let (listener, resolved) = ipc::Listener::bind(ipc, options, runtime).await?;
                 Ok((Self::Ipc(listener), Endpoint::Ipc(resolved)))
             }
         }

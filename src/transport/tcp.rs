@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::Handle;
 
 use crate::endpoint::{Endpoint, Host, TcpEndpoint};
 use crate::error::BindError;
@@ -21,13 +22,17 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    pub(crate) async fn bind(endpoint: &TcpEndpoint, options: &Options) -> Result<(Self, SocketAddr), BindError> {
+    pub(crate) async fn bind(
+        endpoint: &TcpEndpoint,
+        options: &Options,
+        runtime: &Handle,
+    ) -> Result<(Self, SocketAddr), BindError> {
         let whole = || Endpoint::Tcp(endpoint.clone());
         let addresses =
             local_addresses(endpoint).await.map_err(|source| BindError::UnknownHost { endpoint: whole(), source })?;
         let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
         for address in addresses {
-            match listen(address, options) {
+            match listen(address, options, runtime) {
                 Ok(listener) => match listener.local_addr() {
                     Ok(resolved) => {
                         let (keepalive, user_timeout) = (options.tcp_keepalive, options.tcp_user_timeout);
@@ -104,7 +109,7 @@ fn set_up(stream: &TcpStream, keepalive: Duration, user_timeout: Duration) -> io
     Ok(())
 }
 
-fn listen(address: SocketAddr, options: &Options) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr, options: &Options, runtime: &Handle) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         // `*` is every interface of both families; a specific IPv6 address is not affected.
@@ -120,6 +125,7 @@ fn listen(address: SocketAddr, options: &Options) -> io::Result<TcpListener> {
     }
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    let _runtime = runtime.enter();
     TcpListener::from_std(socket.into())
 }
 
@@ -206,7 +212,7 @@ mod tests {
         let Endpoint::Tcp(tcp) = endpoint else {
             panic!("not tcp");
         };
-        let (_listener, address) = Listener::bind(&tcp, &Options::default()).await.unwrap();
+        let (_listener, address) = Listener::bind(&tcp, &Options::default(), &Handle::current()).await.unwrap();
         assert!(address.is_ipv4(), "{address}");
     }
 }

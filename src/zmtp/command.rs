@@ -62,11 +62,14 @@ pub(crate) fn write_error(out: &mut Vec<u8>, reason: &str) {
 /// Reads the data of an ERROR: the reason.
 pub(crate) fn read_error(data: &[u8]) -> Result<String, ProtocolError> {
     match data.split_first() {
-        Some((&length, reason)) if usize::from(length) == reason.len() => {
-            Ok(String::from_utf8_lossy(reason).into_owned())
-        }
+        Some((&length, reason)) if usize::from(length) == reason.len() => Ok(legible(&String::from_utf8_lossy(reason))),
         _ => Err(ProtocolError::MalformedCommand("ERROR")),
     }
+}
+
+/// A peer's text as it may stand in logs: with no line of its own making, and nothing that a terminal obeys.
+pub(crate) fn legible(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
 /// The names of the commands that carry a subscription's prefix.
@@ -79,6 +82,14 @@ pub(crate) const SUBSCRIBE_OVERHEAD: usize = 1 + SUBSCRIBE.len();
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peers_reason_has_no_lines_and_nothing_for_terminals() {
+        let text = "n\u{f6}\n\0\x1b[2J\u{9b} ok";
+        let mut data = vec![u8::try_from(text.len()).unwrap()];
+        data.extend_from_slice(text.as_bytes());
+        assert_eq!(read_error(&data).unwrap(), "n\u{f6}\\n\\u{0}\\u{1b}[2J\\u{9b} ok");
+    }
 
     #[test]
     fn a_pong_is_the_frame_that_libzmq_sends() {

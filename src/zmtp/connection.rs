@@ -49,8 +49,7 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// Whether this was a command, which costs a peer nothing to send. A PONG does not count: we ask for it, or it tells us
-    /// of a peer's life when it does not read.
+    /// Whether this was a command, which costs a peer nothing to send. A PONG may be what we have asked for.
     pub(crate) fn is_command(&self) -> bool {
         matches!(self, Self::Subscribe(_) | Self::Cancel(_) | Self::Ping { .. } | Self::Command)
     }

@@ -6,7 +6,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crate::error::ProtocolError;
 use crate::message::{Frame, Message};
 use crate::zmtp::frame::{self, Header};
-use crate::zmtp::run::{Run, SHARE_FROM};
+use crate::zmtp::run::Run;
 
 /// The largest command that is accepted unless a socket says otherwise; the metadata of a handshake is a command, too.
 pub(crate) const COMMAND_MAXIMUM: usize = 16 * 1024;
@@ -239,7 +239,7 @@ impl Decoder {
                 if !body.more {
                     let frames = std::mem::take(&mut assembly.frames);
                     self.assembly = None;
-                    return Ok(Decoded::Run(finish(frames)));
+                    return Ok(Decoded::Run(Run::compact(Message::from_frames(frames))));
                 }
             }
             let Some(header) = Header::read(input)? else {
@@ -258,22 +258,6 @@ impl Decoder {
             assembly.body = Some(PartialBody { buffer, size, more: header.more() });
         }
     }
-}
-
-/// A run of one message. Small frames go back into their encoding, in which they take the least memory.
-fn finish(frames: Vec<Frame>) -> Run {
-    let payload: usize = frames.iter().map(|frame| frame.len()).sum();
-    let message = Message::from_frames(frames);
-    if message.frames().iter().any(|frame| frame.len() >= SHARE_FROM) {
-        return Run::whole(message);
-    }
-    let mut wire = Vec::new();
-    let last = message.frame_count() - 1;
-    for (index, frame) in message.iter().enumerate() {
-        frame::write_header(&mut wire, if index == last { 0 } else { frame::MORE }, frame.len());
-        wire.extend_from_slice(frame);
-    }
-    Run::packed(Bytes::from(wire), 1, payload)
 }
 
 /// Takes the command at the start of the input, if it is whole.
@@ -340,6 +324,7 @@ mod tests {
     use super::*;
     use crate::zmtp::command;
     use crate::zmtp::encoder::{Batch, CHAIN_FROM, Cursor};
+    use crate::zmtp::run::SHARE_FROM;
 
     const LIMITS: Limits =
         Limits { message: 1 << 20, frame: 1 << 20, frames: 8, command: COMMAND_MAXIMUM, subscriptions: true };

@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes};
 
 use crate::message::{Frame, Message};
-use crate::zmtp::frame::Header;
+use crate::zmtp::frame::{self, Header};
 
 /// Bodies from this size on share the buffer that they were received in; smaller ones are copied out of it, so
 /// that a small message which is kept does not keep a large buffer alive.
@@ -35,6 +35,20 @@ impl Run {
     pub(crate) fn whole(message: Message) -> Self {
         let payload = message.byte_len();
         Self { body: Body::Whole(Some(message)), messages: 1, payload }
+    }
+
+    /// A run of one message, in the form that takes the least memory: several small frames in their encoding.
+    pub(crate) fn compact(message: Message) -> Self {
+        if message.frame_count() == 1 || message.iter().any(|frame| frame.len() >= SHARE_FROM) {
+            return Self::whole(message);
+        }
+        let mut wire = Vec::new();
+        let last = message.frame_count() - 1;
+        for (index, frame) in message.iter().enumerate() {
+            frame::write_header(&mut wire, if index == last { 0 } else { frame::MORE }, frame.len());
+            wire.extend_from_slice(frame);
+        }
+        Self::packed(Bytes::from(wire), 1, message.byte_len())
     }
 
     /// How many messages are left.
@@ -229,6 +243,19 @@ pub(crate) mod tests {
         assert_eq!(run.next(), Some(["b", "c"].into()));
         assert_eq!(run.next(), Some("".into()));
         assert_eq!((run.next(), run.messages(), run.payload()), (None, 0, 0));
+    }
+
+    #[test]
+    fn a_message_of_many_small_frames_takes_little_more_than_on_the_wire() {
+        let message = Message::from(vec![""; 10_000]);
+        let mut run = Run::compact(message.clone());
+        assert!(run.memory() <= 20_000, "{}", run.memory());
+        assert_eq!((run.messages(), run.payload()), (1, 0));
+        assert_eq!((run.next(), run.next()), (Some(message), None));
+        for message in [Message::from("alone"), Message::from(vec![vec![1; SHARE_FROM], vec![2; 3]])] {
+            let mut run = Run::compact(message.clone());
+            assert_eq!((run.payload(), run.next()), (message.byte_len(), Some(message)));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use sinew::{DisconnectReason, Event, ProtocolError, PushSocket, SocketType, Version};
 
-use crate::common::raw::{READY_PULL, READY_PUSH, Raw, RawListener, greeting};
+use crate::common::raw::{MORE, READY_PULL, READY_PUSH, READY_SUB, Raw, RawListener, command, frame, greeting};
 use crate::common::*;
 
 crate::behaviours! {
@@ -25,6 +25,7 @@ crate::behaviours! {
     a_bind_that_fails_is_an_event,
     connections_beyond_the_limit_are_refused,
     a_flood_of_commands_costs_the_connection,
+    answers_to_pings_are_no_flood,
 }
 
 async fn a_bound_socket_tells_a_connection_s_life(place: Place) {
@@ -314,14 +315,52 @@ async fn connections_beyond_the_limit_are_refused(place: Place) {
 
 async fn a_flood_of_commands_costs_the_connection(place: Place) {
     let pull = pull_builder().max_commands_per_second(10).build().unwrap();
-    let mut monitor = pull.monitor();
-    let endpoint = within(pull.bind(place.wildcard())).await.unwrap();
-    let mut peer = Raw::peer(&endpoint, READY_PUSH).await;
+    let push = push_builder().max_commands_per_second(10).build().unwrap();
+    let publisher = sinew::PubSocket::builder().max_commands_per_second(10).max_subscriptions(10).build().unwrap();
+    let frames = [frame(MORE, b"").repeat(39), frame(0, b"")].concat();
+    let commands: [&[u8]; 4] =
+        [b"\x04\x04\x03FOO", b"\x04\x05\x04PONG", b"\x04\x09\x04PONG\0\0\0\0", b"\x04\x07\x04PING\0\0"];
+    let to_pull = commands.map(|command| (pull.monitor(), within(pull.bind(place.wildcard())), READY_PUSH, command));
+    for (mut monitor, binding, ready, flood) in to_pull {
+        assert_eq!(flooded(&mut monitor, &binding.await.unwrap(), ready, flood).await, FLOOD);
+    }
+    // What these have no use for costs them as much.
+    let endpoint = within(push.bind(place.wildcard())).await.unwrap();
+    assert_eq!(flooded(&mut push.monitor(), &endpoint, READY_PULL, b"\0\0").await, FLOOD);
+    let endpoint = within(publisher.bind(place.wildcard())).await.unwrap();
+    assert_eq!(flooded(&mut publisher.monitor(), &endpoint, READY_SUB, &frames).await, FLOOD);
+}
+
+const FLOOD: DisconnectReason = DisconnectReason::Protocol(ProtocolError::CommandFlood);
+
+/// What becomes of a peer that sends this again and again.
+async fn flooded(
+    monitor: &mut sinew::Monitor,
+    endpoint: &sinew::Endpoint,
+    ready: &[u8],
+    flood: &[u8],
+) -> DisconnectReason {
+    let mut peer = Raw::peer(endpoint, ready).await;
     // It may be gone before everything has been sent.
-    let _ = peer.try_send(&b"\x04\x04\x03FOO".repeat(100)).await;
-    let reason = wait_for(&mut monitor, |event| match event {
+    let _ = peer.try_send(&flood.repeat(100)).await;
+    wait_for(monitor, |event| match event {
         Event::Disconnected { reason, .. } => Some(reason),
         _ => None,
-    });
-    assert_eq!(reason.await, DisconnectReason::Protocol(ProtocolError::CommandFlood));
+    })
+    .await
+}
+
+async fn answers_to_pings_are_no_flood(place: Place) {
+    const PINGS: usize = 50;
+    let builder = pull_builder().max_commands_per_second(1).heartbeat_interval(Duration::from_millis(2));
+    let pull = builder.heartbeat_timeout(PATIENCE).build().unwrap();
+    let endpoint = within(pull.bind(place.wildcard())).await.unwrap();
+    let mut peer = Raw::peer(&endpoint, READY_PUSH).await;
+    for _ in 0..PINGS {
+        let ping = peer.frame().await.unwrap();
+        assert!(ping.is_command() && ping.body.starts_with(b"\x04PING"));
+        peer.send(&command("PONG", &ping.body[7..])).await;
+    }
+    peer.send(&frame(0, b"still here")).await;
+    assert_eq!(within(pull.recv()).await.unwrap(), "still here".into());
 }

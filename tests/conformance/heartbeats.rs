@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use sinew::{DisconnectReason, Event, PullSocket, PushSocket};
 
-use crate::common::raw::{READY_PULL, READY_PUSH, Raw, greeting};
-use crate::common::{Place, within};
+use crate::common::raw::{READY_PULL, READY_PUSH, Raw, frame, greeting};
+use crate::common::*;
 
 crate::behaviours!(
     a_silent_peer_is_given_up_within_interval_and_timeout,
     a_peer_that_sends_a_byte_now_and_then_lives,
     a_peer_that_pings_with_a_time_to_live_is_given_up_after_so_much_silence,
     a_peer_whose_messages_find_no_room_is_told_that_we_live,
+    what_a_peer_that_has_gone_had_sent_outlives_any_pause,
     a_receiver_that_rests_with_a_full_queue_is_not_given_up,
     old_peers_are_not_pinged,
 );
@@ -75,6 +76,8 @@ async fn a_peer_whose_messages_find_no_room_is_told_that_we_live(place: Place) {
     let pull = PullSocket::builder().receive_high_water_mark(1).build().unwrap();
     let endpoint = pull.bind(place.wildcard()).await.unwrap();
     let mut peer = Raw::peer(&endpoint, READY_PUSH).await;
+    peer.send(b"\x04\x07\x04PING\0\0").await;
+    assert_eq!(peer.read(7).await, b"\x04\x05\x04PONG");
     let mut message = vec![2, 0, 0, 0, 0, 0, 0, 64, 0];
     message.resize(9 + 64 * 256, 7);
     for _ in 0..12 {
@@ -84,6 +87,22 @@ async fn a_peer_whose_messages_find_no_room_is_told_that_we_live(place: Place) {
     assert_eq!(peer.read(14).await, b"\x04\x05\x04PONG\x04\x05\x04PONG", "one a second");
     for _ in 0..12 {
         within(pull.recv()).await.unwrap();
+    }
+}
+
+async fn what_a_peer_that_has_gone_had_sent_outlives_any_pause(place: Place) {
+    const MESSAGES: u64 = 600;
+    // Most of it is with the sender's kernel when it goes, and comes only when the receiver takes something.
+    let pull = pull_builder().receive_high_water_mark(1).kernel_receive_buffer(10_000).build().unwrap();
+    let endpoint = within(pull.bind(place.wildcard())).await.unwrap();
+    let mut peer = Raw::peer(&endpoint, READY_PUSH).await;
+    let messages = (0..MESSAGES).map(|number| frame(0, format!("{number:.<300}").as_bytes()));
+    peer.send(&messages.collect::<Vec<_>>().concat()).await;
+    drop(peer);
+    // Longer than a sign of life would have taken.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    for expected in 0..MESSAGES {
+        assert_eq!(within(pull.recv()).await.unwrap(), format!("{expected:.<300}").into());
     }
 }
 

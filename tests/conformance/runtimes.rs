@@ -127,6 +127,60 @@ fn when_the_runtime_has_ended_everything_says_so_and_nothing_hangs() {
 }
 
 #[test]
+fn a_runtime_that_ends_before_it_has_run_anything_ends_its_sockets_too() {
+    for transport in TRANSPORTS {
+        let place = Place::new(transport);
+        let (push, pull) = (new_push(), new_pull());
+        {
+            let runtime = one_thread();
+            // Nothing is polled here but what is waited for.
+            let endpoint = runtime.block_on(pull.bind(place.wildcard())).unwrap();
+            let _inside = runtime.enter();
+            push.connect(&endpoint).unwrap();
+        }
+        one_thread().block_on(async {
+            assert_eq!(within(pull.recv()).await, Err(RecvError::Closed));
+            assert_eq!(within(push.send("x")).await, Err(SendError::Closed("x".into())));
+            assert_eq!(within(pull.close()).await, Err(CloseError::RuntimeEnded));
+            assert_eq!(within(push.close()).await, Err(CloseError::RuntimeEnded));
+        });
+    }
+}
+
+#[test]
+fn what_is_attached_from_another_runtime_outlives_it() {
+    for transport in TRANSPORTS {
+        let (place, other) = (Place::new(transport), Place::new(transport));
+        let first = several_threads();
+        let (pull, push, bound) = (new_pull(), new_push(), new_pull());
+        let (unused, bound_at) = first.block_on(async {
+            let unused = pull.bind(place.wildcard()).await.unwrap();
+            push.connect(&unused).unwrap();
+            (unused, bound.bind(other.wildcard()).await.unwrap())
+        });
+        let endpoint = one_thread().block_on(async {
+            push.connect(&bound_at).unwrap();
+            within(push.wait_connected(2)).await.unwrap();
+            within(pull.bind(other.fresh())).await.unwrap()
+        });
+        // The second runtime has ended.
+        first.block_on(async {
+            assert_eq!(push.stats().peers, 2);
+            for number in 0..2 {
+                within(push.send(numbered(number))).await.unwrap();
+            }
+            let received = [within(pull.recv()).await.unwrap(), within(bound.recv()).await.unwrap()];
+            assert_eq!(received.iter().map(number).sum::<u64>(), 1);
+            let late = new_push();
+            late.connect(&endpoint).unwrap();
+            within(late.send("late")).await.unwrap();
+            assert_eq!(within(pull.recv()).await.unwrap(), "late".into());
+            within(pull.unbind(&unused)).await.unwrap();
+        });
+    }
+}
+
+#[test]
 fn the_end_of_the_runtime_wakes_those_who_wait() {
     for transport in TRANSPORTS {
         for runtime in [one_thread(), several_threads()] {
