@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::monitor::PeerId;
-use crate::simulation::network::Network;
+use crate::monitor::{Peer, PeerId};
+use crate::options::SlowSubscriber;
+use crate::simulation::network::{Network, connection_of};
 use crate::simulation::wire::Said;
 use crate::simulation::world::{ROW, Tag};
 use crate::stats::Closed;
@@ -25,11 +26,19 @@ pub(super) struct Log {
     pub(super) receivers: BTreeSet<u16>,
     /// Receivers that were closed before they had received everything.
     pub(super) killed: BTreeSet<u16>,
+    /// Receivers that have ended connections before they had read everything.
+    pub(super) unbound: BTreeSet<u16>,
+    /// Receivers that keep only the newest message of each peer.
+    pub(super) conflating: BTreeSet<u16>,
+    /// Receivers whose numbers say how many messages a newer one has replaced.
+    pub(super) replaced: BTreeMap<u16, u64>,
 }
 
 /// One direction of a connection, in which messages went.
 #[derive(Debug)]
 pub(super) struct Way {
+    /// Its place among the network's connections.
+    pub(super) connection: usize,
     pub(super) from: u16,
     pub(super) to: u16,
     pub(super) said: Said,
@@ -39,11 +48,13 @@ pub(super) struct Way {
 /// All directions in which messages were sent, in the order of the connections.
 pub(super) fn ways(network: &Network) -> Vec<Way> {
     let mut ways = Vec::new();
-    for connection in network.connections().iter().filter(|connection| !connection.is_hostile) {
+    let connections = network.connections();
+    for (index, connection) in connections.iter().enumerate().filter(|(_, connection)| !connection.is_hostile) {
         for side in [0, 1] {
             let said = Said::read(&connection.tape(side));
             if !said.messages.is_empty() {
                 ways.push(Way {
+                    connection: index,
                     from: connection.owners[side],
                     to: connection.owners[1 - side],
                     said,
@@ -59,6 +70,7 @@ pub(super) fn ways(network: &Network) -> Vec<Way> {
 pub(super) fn pipeline(ways: &[Way], log: &Log) {
     each_was_sent_once_and_whole(ways, log);
     what_was_read_was_received(ways, log);
+    what_was_replaced_is_counted(ways, log);
     what_was_sent_was_read(ways, log);
 }
 
@@ -94,9 +106,11 @@ fn what_was_read_was_received(ways: &[Way], log: &Log) {
     }
     for way in ways.iter().filter(|way| way.said.heard > 0 && log.receivers.contains(&way.to)) {
         let heard = way.said.heard();
-        let got = received.remove(&heard[0]).unwrap_or(&[]);
+        let got = heard.iter().find_map(|tag| received.remove(tag)).unwrap_or(&[]);
         let (from, to) = (way.from, way.to);
-        if log.killed.contains(&to) {
+        if log.conflating.contains(&to) {
+            the_newest(got, heard, way, log);
+        } else if log.killed.contains(&to) {
             assert!(heard.starts_with(got), "{to} received from {from} {got:?}; on the wire was {heard:?}");
         } else {
             assert_eq!(got, heard, "{to} received from {from}; on the wire was, on the right");
@@ -105,10 +119,34 @@ fn what_was_read_was_received(ways: &[Way], log: &Log) {
     assert!(received.is_empty(), "received, and never read: {received:?}");
 }
 
+/// A receiver that conflates has received some of what it has read, in order, and the last of it.
+fn the_newest(got: &[Tag], heard: &[Tag], way: &Way, log: &Log) {
+    assert!(is_part(got, heard), "{} received {got:?}; on the wire was {heard:?}", way.to);
+    if !log.killed.contains(&way.to) {
+        assert_eq!(got.last(), heard.last(), "the newest always comes, to {} from {}", way.to, way.from);
+    }
+}
+
+/// Whether some of `all` are these, in order.
+fn is_part(some: &[Tag], all: &[Tag]) -> bool {
+    let mut rest = all.iter();
+    some.iter().all(|tag| rest.any(|other| other == tag))
+}
+
+/// What a receiver has read and not received a newer one has replaced, and it is counted.
+fn what_was_replaced_is_counted(ways: &[Way], log: &Log) {
+    for (owner, replaced) in &log.replaced {
+        let heard: usize = ways.iter().filter(|way| way.to == *owner).map(|way| way.said.heard).sum();
+        let received: usize =
+            log.received.iter().filter(|((to, _), _)| to == owner).map(|(_, received)| received.len()).sum();
+        assert_eq!(*replaced, (heard - received) as u64, "Stats::messages_dropped of socket {owner}");
+    }
+}
+
 /// Only trouble loses what was handed to the network.
 fn what_was_sent_was_read(ways: &[Way], log: &Log) {
     for way in ways {
-        if !way.was_disturbed && !log.killed.contains(&way.to) {
+        if !way.was_disturbed && !log.killed.contains(&way.to) && !log.unbound.contains(&way.to) {
             let lost = &way.said.messages[way.said.heard..];
             assert!(lost.is_empty(), "lost between {} and {} without a cause: {lost:?}", way.from, way.to);
         }
@@ -146,10 +184,12 @@ pub(super) fn publishing(ways: &[Way], log: &Log, is_static: bool, is_direct: bo
         }
         let heard = way.said.heard();
         let got = heard.iter().find_map(|tag| received.remove(&tag.at(way.to))).unwrap_or(&[]);
-        let mut rest = heard.iter();
-        let is_part = got.iter().all(|tag| rest.any(|heard| heard == tag));
-        assert!(is_part, "{} received {got:?}; on the wire was {heard:?}", way.to);
-        if is_static && log.killed.contains(&way.to) {
+        assert!(is_part(got, heard), "{} received {got:?}; on the wire was {heard:?}", way.to);
+        if log.conflating.contains(&way.to) {
+            if is_static {
+                the_newest(got, heard, way, log);
+            }
+        } else if is_static && log.killed.contains(&way.to) {
             assert!(heard.starts_with(got), "{} received {got:?}; on the wire was {heard:?}", way.to);
         } else if is_static {
             assert_eq!(got, heard, "{} received, and on the wire was, on the right", way.to);
@@ -159,5 +199,50 @@ pub(super) fn publishing(ways: &[Way], log: &Log, is_static: bool, is_direct: bo
     for (owner, count) in &log.sent {
         let sent: usize = ways.iter().filter(|way| way.from == *owner).map(|way| way.said.messages.len()).sum();
         assert_eq!(*count, sent as u64, "Stats::messages_sent of socket {owner}");
+    }
+}
+
+/// What the application of a manual publisher knows of a peer, and has decided.
+#[derive(Debug)]
+pub(super) struct Granted {
+    pub(super) connection: usize,
+    pub(super) requested: BTreeSet<Vec<u8>>,
+    pub(super) prefixes: BTreeSet<Vec<u8>>,
+    /// What was published while it was granted to the peer, and what was sent to it alone, in order.
+    pub(super) due: Vec<Tag>,
+}
+
+impl Granted {
+    pub(super) fn new(peer: &Peer) -> Self {
+        Self {
+            connection: connection_of(&peer.address),
+            requested: BTreeSet::new(),
+            prefixes: BTreeSet::new(),
+            due: Vec::new(),
+        }
+    }
+}
+
+/// Each connection of a manual publisher carries the welcome, and then what was due to its peer, less what was dropped.
+pub(super) fn manual(
+    ways: &[Way],
+    granted: &BTreeMap<PeerId, Granted>,
+    welcome: Tag,
+    policy: SlowSubscriber,
+    drops_nothing: bool,
+) {
+    for way in ways {
+        let granted = granted.values().find(|granted| granted.connection == way.connection);
+        let mut due = vec![welcome];
+        due.extend(granted.iter().flat_map(|granted| &granted.due));
+        let (said, to) = (&way.said.messages, way.to);
+        assert!(is_part(said, &due), "{policy:?}: {to} was sent {said:?}; due was {due:?}");
+        if !policy.drops_older() {
+            assert_eq!(said[0], welcome, "{policy:?}: {to} was not greeted");
+        }
+        if drops_nothing {
+            // A connection that was lost carries the beginning.
+            assert!(due.starts_with(said), "{to} was sent {said:?}; due was {due:?}");
+        }
     }
 }

@@ -46,9 +46,19 @@ impl Any {
     fn new(kind: u32, tuning: Tuning) -> Self {
         match kind {
             0 => Self::Push(tuned!(PushSocket::builder(), tuning, sends).build().expect("valid options")),
-            1 => Self::Pull(tuned!(PullSocket::builder(), tuning, receives).build().expect("valid options")),
+            1 => Self::Pull(
+                tuned!(PullSocket::builder(), tuning, receives)
+                    .conflate(tuning.conflates)
+                    .build()
+                    .expect("valid options"),
+            ),
             2 => Self::Pub(tuned!(PubSocket::builder(), tuning, sends).build().expect("valid options")),
-            3 => Self::Sub(tuned!(SubSocket::builder(), tuning, receives).build().expect("valid options")),
+            3 => Self::Sub(
+                tuned!(SubSocket::builder(), tuning, receives)
+                    .conflate(tuning.conflates)
+                    .build()
+                    .expect("valid options"),
+            ),
             4 => {
                 Self::XPub(tuned!(XPubSocket::builder(), tuning, sends).verboser(true).build().expect("valid options"))
             }
@@ -106,7 +116,11 @@ pub(super) async fn run(mut world: World) {
     for place in 0..PLACES {
         for _ in 0..world.rng.u32(1..4) {
             let linger = Duration::from_millis(world.rng.u64(0..2_000));
-            let tuning = Tuning { linger, ..world.tuning() };
+            let mut tuning = Tuning { linger, ..world.tuning() };
+            if world.rng.bool() {
+                tuning.most_connections = world.rng.usize(1..4);
+                tuning.most_handshakes = world.rng.usize(1..3);
+            }
             lives.spawn(life(stand.clone(), place, tuning, world.rng.fork()));
         }
     }

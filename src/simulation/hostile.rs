@@ -89,7 +89,7 @@ fn greeting() -> Vec<u8> {
     greeting
 }
 
-fn handshake(socket_type: &str) -> Vec<u8> {
+pub(super) fn handshake(socket_type: &str) -> Vec<u8> {
     let mut bytes = greeting();
     let mut body = b"\x05READY\x0bSocket-Type\0\0\0".to_vec();
     body.push(u8::try_from(socket_type.len()).expect("a short name"));

@@ -7,11 +7,14 @@
 mod checks;
 mod churn;
 mod hostile;
+mod manual;
+mod narrow;
 pub(crate) mod network;
 mod pipeline;
 mod pubsub;
 mod relay;
 mod runner;
 mod stream;
+mod trace;
 mod wire;
 mod world;

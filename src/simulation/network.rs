@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
-use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use crate::error::BindError;
 use crate::queue::lock;
 use crate::simulation::hostile::HOSTILE;
 use crate::simulation::stream::{Connection, End, Trouble};
+use crate::simulation::trace::{Did, Trace};
 use crate::sync::Mutex;
 use crate::transport::{Connected, PeerAddress};
 
@@ -69,7 +69,7 @@ impl Address {
     fn seen_by_peer(self, port: u16) -> PeerAddress {
         let [high, low] = self.owner.to_be_bytes();
         match self.is_ipc {
-            true => PeerAddress::Ipc { uid: 0, gid: 0, pid: Some(self.owner.into()) },
+            true => PeerAddress::Ipc { uid: port.into(), gid: 0, pid: Some(self.owner.into()) },
             false => PeerAddress::Tcp(SocketAddr::new(Ipv4Addr::new(10, high, low, self.place).into(), port)),
         }
     }
@@ -83,6 +83,14 @@ pub(super) fn owner_of(address: &PeerAddress) -> u16 {
             IpAddr::V6(_) => 0,
         },
         PeerAddress::Ipc { pid, .. } => pid.and_then(|pid| u16::try_from(pid).ok()).unwrap_or(0),
+    }
+}
+
+/// Which of the network's connections has this address at one of its ends: each has a port of its own.
+pub(super) fn connection_of(address: &PeerAddress) -> usize {
+    match address {
+        PeerAddress::Tcp(address) => usize::from(address.port()) - 1,
+        PeerAddress::Ipc { uid, .. } => usize::try_from(*uid).unwrap_or(0) - 1,
     }
 }
 
@@ -110,6 +118,7 @@ struct State {
     weather: Weather,
     places: BTreeMap<u8, Place>,
     connections: Vec<Arc<Connection>>,
+    trace: Trace,
     next_port: u16,
     next_owner: u16,
 }
@@ -132,6 +141,7 @@ impl Network {
             weather,
             places: BTreeMap::new(),
             connections: Vec::new(),
+            trace: Trace::new(),
             next_port: 1,
             next_owner: 1,
         })));
@@ -178,17 +188,9 @@ impl Network {
         self.connections().iter().for_each(Connection::heal);
     }
 
-    /// What all have said, as a number.
+    /// All that was carried, and when, as a number.
     pub(super) fn digest(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        for connection in self.connections() {
-            for writer in [0, 1] {
-                let tape = connection.tape(writer);
-                hasher.write(&tape.bytes);
-                hasher.write_usize(tape.read);
-            }
-        }
-        hasher.finish()
+        lock(&self.0).trace.digest()
     }
 
     pub(super) fn listen(&self, address: Address) -> Option<Listener> {
@@ -210,17 +212,20 @@ impl Network {
         };
         tokio::time::sleep_until(Instant::now() + delay).await;
         let mut state = lock(&self.0);
-        let State { rng, weather, places, connections, next_port, .. } = &mut *state;
+        let State { rng, weather, places, connections, trace, next_port, .. } = &mut *state;
+        trace.note(connections.len(), 0, Did::Dial(address.owner, address.place));
         if rng.u32(0..100) < weather.refused {
             let kinds = [io::ErrorKind::ConnectionRefused, io::ErrorKind::TimedOut, io::ErrorKind::HostUnreachable];
             return Err(kinds[rng.usize(0..kinds.len())].into());
         }
         let place = places.get_mut(&address.place).ok_or(io::ErrorKind::ConnectionRefused)?;
-        let [dialled, accepted] =
-            Connection::between(address, place.owner, is_hostile || place.owner >= HOSTILE, weather, rng);
+        let is_hostile = is_hostile || place.owner >= HOSTILE;
+        let named = (connections.len(), &*trace);
+        let [dialled, accepted] = Connection::between(address, place.owner, is_hostile, weather, rng, named);
         connections.push(dialled.connection.clone());
         let at = Address { owner: place.owner, ..address };
-        let connected = Connected { stream: Box::new(accepted), address: address.seen_by_peer(*next_port) };
+        let port = *next_port;
+        let connected = Connected { stream: Box::new(accepted), address: address.seen_by_peer(port) };
         *next_port += 1;
         // Accepted in any order.
         place.arrivals.insert(rng.usize(0..=place.arrivals.len()), connected);
@@ -229,7 +234,7 @@ impl Network {
         if let Some(waker) = waker {
             waker.wake();
         }
-        Ok((dialled, at.seen_by_peer(PORT)))
+        Ok((dialled, at.seen_by_peer(port)))
     }
 }
 

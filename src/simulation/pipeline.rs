@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use crate::engine::watched::Watched;
 use crate::error::TryRecvError;
 use crate::queue::lock;
 use crate::simulation::checks::{self, Log};
@@ -35,6 +35,7 @@ struct Stand {
     network: Network,
     log: Arc<Mutex<Log>>,
     is_ipc: bool,
+    is_besieged: bool,
     push_binds: bool,
     pull_binds: bool,
     /// Where sockets bind or are dialled, of each kind.
@@ -44,9 +45,9 @@ struct Stand {
     push_targets: Vec<u8>,
     pull_targets: Vec<u8>,
     /// The end of the storm: senders close, and go on delivering until all has arrived.
-    is_calm: watch::Receiver<bool>,
+    is_calm: Arc<Watched<bool>>,
     /// All senders are closed: receivers take what is left.
-    is_over: watch::Receiver<bool>,
+    is_over: Arc<Watched<bool>>,
 }
 
 impl Stand {
@@ -72,22 +73,21 @@ macro_rules! attach {
 }
 
 pub(super) async fn run(mut world: World, is_proxied: bool, is_besieged: bool) {
-    let (calm, is_calm) = watch::channel(false);
-    let (over, is_over) = watch::channel(false);
     let (push_binds, pushers, pullers) = (world.rng.bool(), world.rng.u8(1..4), world.rng.u8(1..4));
     let trap = is_besieged.then_some(TRAP);
     let stand = Stand {
         network: world.network.clone(),
         log: Arc::default(),
         is_ipc: world.is_ipc,
+        is_besieged,
         push_binds,
         pull_binds: !push_binds && !is_proxied,
         pushers,
         pullers,
         push_targets: if is_proxied { vec![FRONTEND] } else { (0..pullers).chain(trap).collect() },
         pull_targets: if is_proxied { vec![BACKEND] } else { (0..pushers).chain(trap).collect() },
-        is_calm,
-        is_over,
+        is_calm: Arc::new(Watched::new(false)),
+        is_over: Arc::new(Watched::new(false)),
     };
     let restarts = |rng: &mut Rng, is_stormy: bool| if is_stormy && rng.bool() { rng.usize(1..4) } else { 0 };
 
@@ -122,7 +122,7 @@ pub(super) async fn run(mut world: World, is_proxied: bool, is_besieged: bool) {
         }
     }
     world.network.heal();
-    calm.send_replace(true);
+    stand.is_calm.set(true);
     within_long("senders close", all(&mut senders)).await;
     drop(siege);
     // What is under way arrives.
@@ -131,7 +131,7 @@ pub(super) async fn run(mut world: World, is_proxied: bool, is_besieged: bool) {
         relay.close(&stand).await;
         tokio::time::sleep(world.arrives + TAKES).await;
     }
-    over.send_replace(true);
+    stand.is_over.set(true);
     within_long("receivers close", all(&mut receivers)).await;
     no_task_is_left().await;
 
@@ -195,7 +195,6 @@ async fn all(tasks: &mut JoinSet<()>) {
 
 /// The sockets that live at one sender's place, one after the other.
 async fn pusher(stand: Stand, place: u8, sizes: Vec<usize>, restarts: usize, tuning: Tuning, mut rng: Rng) {
-    let mut is_calm = stand.is_calm.clone();
     let mut sizes = sizes.into_iter();
     for life in 0..=restarts {
         let is_last = life == restarts;
@@ -214,7 +213,7 @@ async fn pusher(stand: Stand, place: u8, sizes: Vec<usize>, restarts: usize, tun
         }
         all(&mut tasks).await;
         if is_last {
-            is_calm.wait_for(|is_calm| *is_calm).await.expect("the run goes on");
+            stand.is_calm.wait_for(|is_calm| is_calm).await;
         }
         let since = Instant::now();
         let closed = socket.close().await.expect("closed");
@@ -246,12 +245,15 @@ async fn send_row(socket: PushSocket, stand: Stand, owner: u16, first: u32, size
 
 /// The sockets that live at one receiver's place, one after the other.
 async fn puller(stand: Stand, place: u8, restarts: usize, tuning: Tuning, mut rng: Rng) {
-    let mut is_over = stand.is_over.clone();
     for life in 0..=restarts {
         let is_last = life == restarts;
-        let socket = tuned!(PullSocket::builder(), tuning, receives).build().expect("valid options");
+        let builder = tuned!(PullSocket::builder(), tuning, receives).conflate(tuning.conflates);
+        let socket = builder.build().expect("valid options");
         let owner = stand.network.new_owner();
         lock(&stand.log).receivers.insert(owner);
+        if tuning.conflates {
+            lock(&stand.log).conflating.insert(owner);
+        }
         attach!(socket, stand, owner, stand.pull_binds, place, &stand.pull_targets);
         // Several tasks on one socket: each message goes to one of them.
         let mut tasks = JoinSet::new();
@@ -271,12 +273,15 @@ async fn puller(stand: Stand, place: u8, restarts: usize, tuning: Tuning, mut rn
         tokio::select! {
             biased;
             () = all(&mut tasks) => {}
-            _ = is_over.wait_for(|is_over| *is_over) => {}
+            _ = stand.is_over.wait_for(|is_over| is_over) => {}
         }
         tasks.shutdown().await;
         assert_eq!(socket.try_recv().map(|message| Tag::check(&message)), Err(TryRecvError::Empty), "late for {owner}");
         let closed = socket.close().await.expect("closed");
         assert_eq!(closed.unread, 0);
+        if !stand.is_besieged {
+            lock(&stand.log).replaced.insert(owner, socket.stats().messages_dropped);
+        }
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::engine::watched::Watched;
 use crate::monitor::PeerStats;
 use crate::options::SlowSubscriber;
 use crate::queue::lock;
@@ -51,6 +51,8 @@ struct Live {
     owner: u16,
     socket: SubSocket,
     wants: Wants,
+    /// It keeps only the newest of each publisher.
+    conflates: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -73,8 +75,8 @@ struct Stand {
     is_inverted: bool,
     /// Subscriptions change under way.
     is_lively: bool,
-    may_begin: watch::Receiver<bool>,
-    is_calm: watch::Receiver<bool>,
+    may_begin: Arc<Watched<bool>>,
+    is_calm: Arc<Watched<bool>>,
 }
 
 impl Stand {
@@ -98,8 +100,6 @@ macro_rules! bind {
 }
 
 pub(super) async fn run(mut world: World, is_proxied: bool, is_besieged: bool) {
-    let (begin, may_begin) = watch::channel(world.is_stormy);
-    let (calm, is_calm) = watch::channel(false);
     let policies = [
         SlowSubscriber::DropNewest,
         SlowSubscriber::DropOldest,
@@ -124,8 +124,8 @@ pub(super) async fn run(mut world: World, is_proxied: bool, is_besieged: bool) {
         policy: policies[rng.usize(0..policies.len())],
         is_inverted: !is_proxied && !is_besieged && rng.u32(0..6) == 0,
         is_lively: world.is_stormy && rng.bool(),
-        may_begin,
-        is_calm,
+        may_begin: Arc::new(Watched::new(world.is_stormy)),
+        is_calm: Arc::new(Watched::new(false)),
     };
     let (mut publishers, mut subscribers) = (JoinSet::new(), JoinSet::new());
     for place in 0..stand.publishers {
@@ -153,7 +153,7 @@ pub(super) async fn run(mut world: World, is_proxied: bool, is_besieged: bool) {
         while lock(&stand.log).accepted.len() < stand.publishers.into() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        begin.send_replace(true);
+        stand.may_begin.set(true);
     }
     let siege = is_besieged.then(|| {
         let (places, claims) = if stand.publishers_bind {
@@ -167,7 +167,7 @@ pub(super) async fn run(mut world: World, is_proxied: bool, is_besieged: bool) {
     while let Some(publisher) = within_long("publishers finish", publishers.join_next()).await {
         finished.push(publisher.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())));
     }
-    calm.send_replace(true);
+    stand.is_calm.set(true);
     drop(siege);
 
     all_know_what_is_wanted(&stand, &finished, relay.as_ref()).await;
@@ -238,7 +238,6 @@ async fn publisher(
     tuning: Tuning,
     mut rng: Rng,
 ) -> (PubSocket, u16) {
-    let mut may_begin = stand.may_begin.clone();
     let mut sizes = sizes.into_iter();
     for life in 0.. {
         let socket = tuned!(PubSocket::builder(), tuning, sends)
@@ -257,7 +256,7 @@ async fn publisher(
             }
         }
         lock(&stand.log).accepted.insert(owner, Vec::new());
-        may_begin.wait_for(|may_begin| *may_begin).await.expect("the run goes on");
+        stand.may_begin.wait_for(|may_begin| may_begin).await;
         if !stand.is_stormy {
             all_are_here(&stand, &socket).await;
         }
@@ -297,11 +296,14 @@ async fn publish(stand: &Stand, socket: &PubSocket, tag: Tag, size: usize, rng: 
 async fn subscriber(stand: Stand, place: u8, restarts: usize, tuning: Tuning, mut rng: Rng) {
     for life in 0..=restarts {
         let builder = tuned!(SubSocket::builder(), tuning, receives).invert_matching(stand.is_inverted);
-        let socket = builder.build().expect("valid options");
+        let socket = builder.conflate(tuning.conflates).build().expect("valid options");
         let owner = stand.network.new_owner();
         let wants = Wants { is_inverted: stand.is_inverted, ..Wants::default() };
         lock(&stand.log).receivers.insert(owner);
-        lock(&stand.live).insert(place, Live { owner, socket: socket.clone(), wants });
+        if tuning.conflates {
+            lock(&stand.log).conflating.insert(owner);
+        }
+        lock(&stand.live).insert(place, Live { owner, socket: socket.clone(), wants, conflates: tuning.conflates });
         for _ in 0..rng.u32(0..8) {
             subscribe(&stand, place, topic(&mut rng));
         }
@@ -330,7 +332,7 @@ async fn subscriber(stand: Stand, place: u8, restarts: usize, tuning: Tuning, mu
 async fn receive(stand: &Stand, place: u8, socket: &SubSocket, owner: u16, rng: &mut Rng) {
     let slowness = rng.u32(0..60);
     loop {
-        let is_calm = *stand.is_calm.borrow();
+        let is_calm = stand.is_calm.get();
         let received = match rng.u32(0..3) {
             0 if !is_calm => timeout(Duration::from_millis(rng.u64(0..100)), socket.recv_from()).await.ok(),
             _ => Some(socket.recv_from().await),
@@ -351,7 +353,7 @@ async fn receive(stand: &Stand, place: u8, socket: &SubSocket, owner: u16, rng: 
             continue;
         }
         dawdle(rng, slowness, 50).await;
-        if stand.is_lively && !*stand.is_calm.borrow() && rng.u32(0..4) == 0 {
+        if stand.is_lively && !stand.is_calm.get() && rng.u32(0..4) == 0 {
             let known =
                 lock(&stand.live).get(&place).map(|live| live.wants.prefixes.keys().cloned().collect::<Vec<_>>());
             match rng.choice(known.unwrap_or_default()) {
@@ -426,10 +428,11 @@ fn nothing_is_lost_but_by_the_policy(stand: &Stand, publishers: &[(PubSocket, u1
         };
         let received: BTreeSet<Tag> =
             log.received.iter().filter(|((to, _), _)| *to == live.owner).flat_map(|(_, tags)| tags).copied().collect();
+        let (mut all_missing, mut all_dropped) = (0, 0);
         for (socket, owner) in publishers {
             let wanted = wanted(*owner);
             let missing = wanted.iter().filter(|tag| !received.contains(tag)).count() as u64;
-            if stand.policy == SlowSubscriber::Wait {
+            if stand.policy == SlowSubscriber::Wait && !live.conflates {
                 assert_eq!(missing, 0, "{} lacks messages of {owner}", live.owner);
             }
             // Before a proxy, the last for one subscriber may have made room for one that only others want.
@@ -443,8 +446,17 @@ fn nothing_is_lost_but_by_the_policy(stand: &Stand, publishers: &[(PubSocket, u1
             let peers = socket.peers();
             let peer = peers.iter().find(|peer| owner_of(&peer.peer.address) == live.owner).expect("a peer");
             assert_eq!(peer.queued_messages, 0, "all has been sent to {}", live.owner);
-            assert_eq!(peer.messages_dropped, missing, "what {} lacks of {owner} is counted", live.owner);
-            assert_eq!(peer.messages_sent + missing, wanted.len() as u64, "{} of {owner}", live.owner);
+            let dropped = peer.messages_dropped;
+            assert_eq!(peer.messages_sent + dropped, wanted.len() as u64, "{} of {owner}", live.owner);
+            if !live.conflates {
+                assert_eq!(dropped, missing, "what {} lacks of {owner} is counted", live.owner);
+            }
+            (all_missing, all_dropped) = (all_missing + missing, all_dropped + dropped);
+        }
+        // What nobody publishes is replaced as well.
+        if !stand.is_besieged && !stand.is_proxied && stand.policy != SlowSubscriber::Disconnect {
+            let replaced = live.socket.stats().messages_dropped;
+            assert_eq!(all_dropped + replaced, all_missing, "what {} lacks is counted", live.owner);
         }
     }
     for (socket, owner) in publishers.iter().filter(|_| !stand.is_proxied) {

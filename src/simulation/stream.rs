@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::queue::lock;
 use crate::simulation::network::{Address, Weather};
+use crate::simulation::trace::{Did, Trace};
 use crate::sync::Mutex;
 use crate::transport::Stream;
 
@@ -122,6 +123,9 @@ struct State {
     pipes: [Pipe; 2],
     sides: [Side; 2],
     was_disturbed: bool,
+    /// Where it is written down what happens here, and under which name.
+    trace: Trace,
+    name: usize,
 }
 
 /// A connection, as the network sees it.
@@ -150,10 +154,11 @@ impl Connection {
         is_hostile: bool,
         weather: &Weather,
         rng: &mut Rng,
+        (name, trace): (usize, &Trace),
     ) -> [End; 2] {
         let mut rng = rng.fork();
         let pipes = [Pipe::new(weather, &mut rng), Pipe::new(weather, &mut rng)];
-        let state = State { rng, pipes, sides: Default::default(), was_disturbed: false };
+        let state = State { rng, pipes, sides: Default::default(), was_disturbed: false, trace: trace.clone(), name };
         let connection = Arc::new(Self {
             owners: [dialled.owner, listener],
             is_ipc: dialled.is_ipc,
@@ -179,8 +184,9 @@ impl Connection {
 
     pub(super) fn disturb(self: &Arc<Self>, trouble: Trouble) {
         let mut state = lock(&self.state);
-        let State { rng, pipes, sides, was_disturbed } = &mut *state;
+        let State { rng, pipes, sides, was_disturbed, trace, name } = &mut *state;
         let now = Instant::now();
+        trace.note(*name, 0, Did::Disturb);
         *was_disturbed = true;
         if let Trouble::Freeze(time) = trouble {
             for (writer, pipe) in pipes.iter_mut().enumerate() {
@@ -259,8 +265,9 @@ impl Connection {
     fn shut_down(self: &Arc<Self>, side: usize) {
         let now = Instant::now();
         let mut state = lock(&self.state);
-        let State { rng, pipes, .. } = &mut *state;
+        let State { rng, pipes, trace, name, .. } = &mut *state;
         let pipe = &mut pipes[side];
+        trace.note(*name, side, Did::ShutDown);
         if pipe.fin.is_some() || pipe.swallows {
             return;
         }
@@ -276,6 +283,7 @@ impl Connection {
         self.shut_down(side);
         let mut state = lock(&self.state);
         state.sides[side].is_gone = true;
+        state.trace.note(state.name, side, Did::Close);
         let incoming = &state.pipes[other];
         // Something came, or is coming, that will never be read: the other end is told so by a reset.
         let unread = incoming.tape.len() > incoming.read && !incoming.swallows;
@@ -332,7 +340,7 @@ impl End {
             }
             self.connection.reset(&mut state, side, now);
         }
-        let State { rng, pipes, .. } = &mut *state;
+        let State { rng, pipes, trace, name, .. } = &mut *state;
         let pipe = &mut pipes[side];
         let mut left = pipe.room().min(grain(rng));
         if pipe.room() == 0 {
@@ -346,6 +354,7 @@ impl End {
             left -= count;
         }
         let (count, position) = (pipe.tape.len() - before, pipe.tape.len());
+        trace.note(*name, side, Did::Write(&pipe.tape[before..]));
         if pipe.swallows || count == 0 {
             return Poll::Ready(Ok(count));
         }
@@ -367,7 +376,7 @@ impl AsyncRead for End {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let (now, side, writer) = (Instant::now(), self.side, 1 - self.side);
         let mut state = lock(&self.connection.state);
-        let State { rng, pipes, sides, .. } = &mut *state;
+        let State { rng, pipes, sides, trace, name, .. } = &mut *state;
         let pipe = &mut pipes[writer];
         pipe.look(now);
         let notice = sides[side].notice.filter(|(at, _)| *at <= now).map(|(_, notice)| notice);
@@ -376,6 +385,7 @@ impl AsyncRead for End {
             let count = (pipe.arrived - pipe.read).min(buffer.remaining()).min(grain(rng));
             buffer.put_slice(&pipe.tape[pipe.read..pipe.read + count]);
             pipe.read += count;
+            trace.note(*name, side, Did::Read(count));
             let waker = if pipe.room() >= pipe.wake_room { pipe.writer.take() } else { None };
             drop(state);
             if let Some(waker) = waker {

@@ -97,6 +97,11 @@ pub(super) struct Tuning {
     pub(super) heartbeat: Duration,
     pub(super) time_to_live: Duration,
     pub(super) linger: Duration,
+    /// Of PULL and SUB: only the newest of each peer is kept.
+    pub(super) conflates: bool,
+    pub(super) most_connections: usize,
+    pub(super) most_handshakes: usize,
+    pub(super) handshake: Duration,
 }
 
 /// Gives a builder those options that all sockets have.
@@ -108,6 +113,9 @@ macro_rules! tuned {
             .reconnect_delay(tuning.first_delay, tuning.longest_delay)
             .heartbeat_interval(tuning.heartbeat)
             .heartbeat_ttl(tuning.time_to_live)
+            .max_connections(tuning.most_connections)
+            .max_pending_handshakes(tuning.most_handshakes)
+            .handshake_timeout(tuning.handshake)
     }};
     ($builder:expr, $tuning:expr, sends) => {{
         let tuning = $tuning;
@@ -186,6 +194,10 @@ impl World {
             // It goes out in tenths of a second, less what is left over.
             time_to_live: Duration::from_millis(if beat > 0 && rng.bool() { 3 * beat + 200 } else { 0 }),
             linger: LONG,
+            conflates: rng.u32(0..5) == 0,
+            most_connections: 1_000,
+            most_handshakes: 1_000,
+            handshake: Duration::from_secs(10),
         }
     }
 
