@@ -14,7 +14,7 @@ use crate::sync::Mutex;
 use crate::zmtp::run::Run;
 
 /// So many peers that have gone may have left a last message in a lane that keeps only the newest of each.
-const CONFLATED_GONE: usize = 16;
+pub(crate) const CONFLATED_GONE: usize = 16;
 
 /// Messages that wait, and who sent them.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 //! the places of others; and PUSH sockets that come back until it is their turn.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -9,8 +10,6 @@ use futures::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-
-use std::sync::Arc;
 
 use crate::engine::watched::Watched;
 use crate::monitor::{DisconnectReason, Event, Monitor, PeerId};
@@ -57,6 +56,9 @@ pub(super) async fn run(mut world: World) {
     tuning.most_handshakes = world.rng.usize(1..3);
     tuning.handshake = world.arrives;
     tuning.conflates = false;
+    if tuning.heartbeat.is_zero() && world.rng.bool() {
+        tuning.heartbeat = Duration::from_millis(50 + 8 * world.latency);
+    }
     let limits = Limits {
         connections: tuning.most_connections,
         handshakes: tuning.most_handshakes,

@@ -9,6 +9,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::engine::watched::Watched;
 use crate::error::TryRecvError;
+use crate::message::Message;
+use crate::monitor::Peer;
 use crate::queue::lock;
 use crate::simulation::checks::{self, Log};
 use crate::simulation::hostile::{HOSTILE, TRAP, besiege};
@@ -255,6 +257,14 @@ async fn puller(stand: Stand, place: u8, restarts: usize, tuning: Tuning, mut rn
             lock(&stand.log).conflating.insert(owner);
         }
         attach!(socket, stand, owner, stand.pull_binds, place, &stand.pull_targets);
+        if is_last && tuning.conflates && rng.bool() {
+            // Senders have nobody to wait for, whether anybody receives or not.
+            stand.is_over.wait_for(|is_over| is_over).await;
+            while let Ok(received) = timeout(Duration::from_millis(1), socket.recv_from()).await {
+                let (message, peer) = received.expect("the socket is open");
+                keep(&stand, owner, &message, &peer);
+            }
+        }
         // Several tasks on one socket: each message goes to one of them.
         let mut tasks = JoinSet::new();
         for _ in 0..rng.u32(1..4) {
@@ -285,6 +295,12 @@ async fn puller(stand: Stand, place: u8, restarts: usize, tuning: Tuning, mut rn
     }
 }
 
+fn keep(stand: &Stand, owner: u16, message: &Message, peer: &Peer) {
+    if owner_of(&peer.address) < HOSTILE {
+        lock(&stand.log).received.entry((owner, peer.id)).or_default().push(Tag::check(message));
+    }
+}
+
 async fn receive(socket: PullSocket, owner: u16, stand: Stand, mut rng: Rng) {
     loop {
         let received = match rng.u32(0..4) {
@@ -293,10 +309,7 @@ async fn receive(socket: PullSocket, owner: u16, stand: Stand, mut rng: Rng) {
         };
         if let Some(received) = received {
             let (message, peer) = received.expect("the socket is open");
-            if owner_of(&peer.address) >= HOSTILE {
-                continue;
-            }
-            lock(&stand.log).received.entry((owner, peer.id)).or_default().push(Tag::check(&message));
+            keep(&stand, owner, &message, &peer);
             dawdle(&mut rng, 10, 20).await;
         }
     }
