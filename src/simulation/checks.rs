@@ -142,7 +142,7 @@ fn what_was_replaced_is_counted(ways: &[Way], log: &Log) {
         let heard: usize = ways.iter().filter(|way| way.to == *owner).map(|way| way.said.heard).sum();
         let received: usize =
             log.received.iter().filter(|((to, _), _)| to == owner).map(|(_, received)| received.len()).sum();
-        assert_eq!(*replaced, (heard - received) as u64, "Stats::messages_dropped of socket {owner}");
+        assert_eq!(*replaced, (heard - received) as u64, "Stats::messages_dropped_replaced of socket {owner}");
     }
 }
 

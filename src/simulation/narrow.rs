@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::engine::watched::Watched;
-use crate::monitor::{DisconnectReason, Event, Monitor, PeerId};
+use crate::monitor::{DisconnectReason, Event, PeerId};
 use crate::queue::lock;
 use crate::simulation::checks::{self, Log};
 use crate::simulation::hostile::{self, HOSTILE};
@@ -133,7 +133,7 @@ async fn door(stand: Stand, restarts: usize, tuning: Tuning, limits: Limits, mut
             socket = tuned!(PullSocket::builder(), tuning, receives).build().expect("valid options");
             owner = stand.network.new_owner();
             lock(&stand.log).receivers.insert(owner);
-            guards.spawn(guard(socket.monitor(), limits));
+            guards.spawn(guard(socket.clone(), limits));
         }
         // Whoever was there before has left the address free when it said that it had gone.
         let endpoint = stand.address(owner).endpoint();
@@ -204,7 +204,9 @@ struct Limits {
 }
 
 /// Follows what happens at the door until it is closed.
-async fn guard(mut monitor: Monitor, limits: Limits) {
+async fn guard(socket: PullSocket, limits: Limits) {
+    let mut monitor = socket.monitor();
+    let (mut refused, mut failed) = (0, 0);
     let (mut pending, mut ready) = (BTreeMap::<PeerId, Instant>::new(), BTreeMap::<PeerId, Instant>::new());
     while let Some(event) = monitor.next().await {
         let now = Instant::now();
@@ -214,7 +216,10 @@ async fn guard(mut monitor: Monitor, limits: Limits) {
                 assert!(pending.remove(&peer.id).is_some(), "{peer:?} was accepted before");
                 ready.insert(peer.id, now);
             }
-            Event::HandshakeFailed { peer, .. } => drop(pending.remove(&peer.id).expect("accepted before")),
+            Event::HandshakeFailed { peer, .. } => {
+                assert!(pending.remove(&peer.id).is_some(), "{peer:?} was accepted before");
+                failed += 1;
+            }
             Event::Disconnected { peer, reason, .. } => {
                 let since = ready.remove(&peer.id).expect("known before");
                 let is_mute = owner_of(&peer.address) >= MUTE;
@@ -227,6 +232,7 @@ async fn guard(mut monitor: Monitor, limits: Limits) {
                 }
             }
             Event::Refused { .. } => {
+                refused += 1;
                 let known = pending.len() + ready.len();
                 assert_eq!(known, limits.connections, "somebody was refused although there was room");
             }
@@ -236,4 +242,6 @@ async fn guard(mut monitor: Monitor, limits: Limits) {
         assert!(pending.len() <= limits.handshakes, "{} are in the handshake: {limits:?}", pending.len());
         assert!(pending.len() + ready.len() <= limits.connections, "{pending:?}, {ready:?}, {limits:?}");
     }
+    let stats = socket.stats();
+    assert_eq!((stats.connections_refused, stats.handshakes_failed), (refused, failed));
 }

@@ -290,7 +290,7 @@ async fn puller(stand: Stand, place: u8, restarts: usize, tuning: Tuning, mut rn
         let closed = socket.close().await.expect("closed");
         assert_eq!(closed.unread, 0);
         if !stand.is_besieged {
-            lock(&stand.log).replaced.insert(owner, socket.stats().messages_dropped);
+            lock(&stand.log).replaced.insert(owner, socket.stats().messages_dropped_replaced);
         }
     }
 }

@@ -455,7 +455,7 @@ fn nothing_is_lost_but_by_the_policy(stand: &Stand, publishers: &[(PubSocket, u1
         }
         // What nobody publishes is replaced as well.
         if !stand.is_besieged && !stand.is_proxied && stand.policy != SlowSubscriber::Disconnect {
-            let replaced = live.socket.stats().messages_dropped;
+            let replaced = live.socket.stats().messages_dropped_replaced;
             assert_eq!(all_dropped + replaced, all_missing, "what {} lacks is counted", live.owner);
         }
     }

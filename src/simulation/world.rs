@@ -102,6 +102,8 @@ pub(super) struct Tuning {
     pub(super) most_connections: usize,
     pub(super) most_handshakes: usize,
     pub(super) handshake: Duration,
+    /// Bytes of messages that have not come whole.
+    pub(super) unfinished: usize,
 }
 
 /// Gives a builder those options that all sockets have.
@@ -116,6 +118,7 @@ macro_rules! tuned {
             .max_connections(tuning.most_connections)
             .max_pending_handshakes(tuning.most_handshakes)
             .handshake_timeout(tuning.handshake)
+            .max_unfinished_bytes(tuning.unfinished)
     }};
     ($builder:expr, $tuning:expr, sends) => {{
         let tuning = $tuning;
@@ -198,6 +201,8 @@ impl World {
             most_connections: 1_000,
             most_handshakes: 1_000,
             handshake: Duration::from_secs(10),
+            // A message must come whole in the time that others wait for it.
+            unfinished: if self.latency <= 5 && rng.bool() { magnitude(rng, 64 << 10) } else { 256 << 20 },
         }
     }
 
