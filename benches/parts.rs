@@ -1,24 +1,42 @@
 //! The parts of a message's way that can be timed alone, through the public interface if they have one: `cargo bench`.
+//! `cargo test --bench parts` runs each once, to see that it runs.
 
 #![allow(missing_docs)] // the macros of criterion make functions without any
 
 use std::hint::black_box;
+use std::io::IoSlice;
 
+use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use futures::FutureExt;
 use sinew::{Endpoint, Message, PushSocket};
 
-// Topics have no public interface. They need nothing from outside their folder, so they are compiled once more here.
-#[path = "../src/routing/mod.rs"]
-#[allow(dead_code, unused_imports, unreachable_pub)] // a bench needs a part of it, and not its tests
-mod routing;
+// The protocol and the topics have no public interface. They need little from outside their folders, so they are compiled once
+// more here.
+macro_rules! compiled_again {
+    ($($path:literal $name:ident),*) => {$(
+        #[path = $path]
+        #[allow(dead_code, unused_imports, unreachable_pub)] // a bench needs a part of it, and not its tests
+        mod $name;
+    )*};
+}
+
+compiled_again!(
+    "../src/endpoint.rs" endpoint,
+    "../src/error.rs" error,
+    "../src/message.rs" message,
+    "../src/routing/mod.rs" routing,
+    "../src/zmtp/mod.rs" zmtp
+);
 
 use routing::topics::Topics;
+use zmtp::decoder::{COMMAND_MAXIMUM, Decoded, Decoder, Limits};
+use zmtp::encoder::Batch;
 
 const MESSAGES: u64 = 1_000;
 
 /// Message construction: what `send` does before it meets the queue.
-fn message(c: &mut Criterion) {
+fn construct(c: &mut Criterion) {
     let mut group = c.benchmark_group("message");
     for size in [16, 64, 256, 1_024] {
         let body = vec![7_u8; size];
@@ -30,11 +48,71 @@ fn message(c: &mut Criterion) {
     group.finish();
 }
 
+/// Encoding into a batch, which keeps its buffer.
+fn encode(c: &mut Criterion) {
+    let mut group = c.benchmark_group("encode");
+    group.throughput(Throughput::Elements(MESSAGES));
+    for size in SIZES {
+        let message = message::Message::from(vec![7_u8; size]);
+        let mut batch = Batch::default();
+        group.bench_function(format!("{size} B"), |b| {
+            b.iter(|| {
+                batch.clear();
+                (0..MESSAGES).for_each(|_| batch.push(black_box(&message)));
+                assert_eq!(batch.payload(), MESSAGES as usize * size);
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Decoding and unpacking what lies in one buffer, as a read has left it there.
+fn decode(c: &mut Criterion) {
+    let mut group = c.benchmark_group("decode");
+    group.throughput(Throughput::Elements(MESSAGES));
+    for size in SIZES {
+        let wire = wire(size);
+        group.bench_function(format!("{size} B"), |b| {
+            b.iter_batched(
+                || BytesMut::from(&wire[..]),
+                |mut input| {
+                    let mut decoder = Decoder::new(LIMITS);
+                    let mut slot = message::Message::default();
+                    let mut messages = 0;
+                    while let Decoded::Run(mut run) = decoder.decode(&mut input).expect("it is well formed") {
+                        while run.next_into(&mut slot) {
+                            messages += 1;
+                        }
+                    }
+                    assert_eq!((messages, slot[0].len()), (MESSAGES, size));
+                },
+                BatchSize::LargeInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+const SIZES: [usize; 5] = [16, 64, 256, 1_024, 8_192];
+
+const LIMITS: Limits =
+    Limits { message: usize::MAX, frames: usize::MAX, command: COMMAND_MAXIMUM, subscriptions: false };
+
+/// Messages of this size, encoded.
+fn wire(size: usize) -> Vec<u8> {
+    let mut batch = Batch::default();
+    let message = message::Message::from(vec![7_u8; size]);
+    (0..MESSAGES).for_each(|_| batch.push(&message));
+    let mut slices = vec![IoSlice::new(&[]); 2 * MESSAGES as usize + 1];
+    let used = batch.gather(Default::default(), batch.end(), &mut slices);
+    slices[..used].iter().flat_map(|slice| slice.iter().copied()).collect()
+}
+
 /// `send` into the outbound queue of a socket without peers: encoding and queueing.
 fn queue(c: &mut Criterion) {
     let mut group = c.benchmark_group("queue");
     group.throughput(Throughput::Elements(MESSAGES));
-    for size in [16, 64, 256, 1_024, 8_192] {
+    for size in SIZES {
         let message = Message::from(vec![7_u8; size]);
         group.bench_function(format!("send, {size} B"), |b| {
             b.iter_batched_ref(
@@ -100,9 +178,9 @@ impl Rounds {
     }
 }
 
-fn endpoint(c: &mut Criterion) {
+fn parse_endpoint(c: &mut Criterion) {
     c.bench_function("endpoint, parse", |b| b.iter(|| black_box("tcp://127.0.0.1:5555").parse::<Endpoint>()));
 }
 
-criterion_group!(parts, message, queue, match_topics, endpoint);
+criterion_group!(parts, construct, encode, decode, queue, match_topics, parse_endpoint);
 criterion_main!(parts);

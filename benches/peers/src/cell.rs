@@ -35,6 +35,13 @@ pub(crate) enum Transport {
     Ipc,
 }
 
+impl Cell {
+    /// Whether the three columns of a table mean this cell.
+    pub(crate) fn is_named(&self, pattern: &str, transport: &str, size: &str) -> bool {
+        self.pattern.to_string() == pattern && self.transport.to_string() == transport && self.size.to_string() == size
+    }
+}
+
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.pattern, self.transport, self.size)
@@ -77,6 +84,7 @@ pub(crate) fn all(extent: Extent) -> Vec<Cell> {
     let audiences: &[usize] = if quick { &[8] } else { &[1, 8, 64] };
     let topics: &[usize] = if quick { &[1_000] } else { &[1_000, 100_000] };
     let crowds: &[u64] = if quick { &[1_000] } else { &[1_000, 5_000] };
+    let subscriptions: &[usize] = if full { &[1, 10_000, 100_000] } else { &[1, 10_000] };
     let pipeline = |senders, receivers, shared| Pattern::Pipeline { senders, receivers, shared };
 
     let mut patterns: Vec<(Pattern, &[usize])> = vec![(pipeline(1, 1, false), sizes)];
@@ -92,11 +100,12 @@ pub(crate) fn all(extent: Extent) -> Vec<Cell> {
         }
     }
     for &topics in topics {
-        patterns.extend([1, 10_000].map(|subscriptions| (Pattern::Match { topics, subscriptions }, &[64][..])));
+        let cells = subscriptions.iter().map(|&subscriptions| Pattern::Match { topics, subscriptions });
+        patterns.extend(cells.map(|pattern| (pattern, &[64][..])));
     }
     patterns.extend(crowds.iter().map(|&peers| (Pattern::Idle { peers }, &[64][..])));
     // Without any, it is what the others are compared with.
-    patterns.extend([0].iter().chain(crowds).map(|&idle| (Pattern::Busy { idle }, &[64][..])));
+    patterns.extend([Some(&0), crowds.last()].into_iter().flatten().map(|&idle| (Pattern::Busy { idle }, &[64][..])));
 
     let mut cells = Vec::new();
     for (pattern, sizes) in patterns {

@@ -21,11 +21,12 @@ const fn peer(name: &'static str, variant: &'static str, from: Extent) -> Peer {
 }
 
 /// Everybody, in the order of the tables.
-const LINEUP: [Peer; 18] = [
+const LINEUP: [Peer; 20] = [
     peer("raw", "default", Extent::Quick),
     peer("raw", "spin", Extent::Normal),
     peer("sinew", "current", Extent::Quick),
     peer("sinew", "multi", Extent::Quick),
+    peer("sinew", "spin", Extent::Normal),
     peer("libzmq", "default", Extent::Quick),
     peer("libzmq", "deep", Extent::Full),
     peer("omq", "default", Extent::Quick),
@@ -40,9 +41,25 @@ const LINEUP: [Peer; 18] = [
     peer("monocoque", "default", Extent::Quick),
     peer("monocoque", "coalesce", Extent::Quick),
     peer("monocoque", "flush64", Extent::Quick),
+    peer("nng", "default", Extent::Quick),
 ];
 
+/// The peer of this name.
+pub(crate) fn find(name: &str, variant: &str) -> Option<Peer> {
+    LINEUP.into_iter().find(|peer| peer.name == name && peer.variant == variant)
+}
+
 impl Peer {
+    /// Where it stands in the tables.
+    pub(crate) fn place(&self) -> Option<usize> {
+        LINEUP.iter().position(|peer| peer == self)
+    }
+
+    /// Whether the benchmark does without it where it cannot be built.
+    pub(crate) fn is_optional(&self) -> bool {
+        self.name == "nng"
+    }
+
     /// `name` or `name/variant`.
     pub(crate) fn label(&self) -> String {
         if self.variant == "default" { self.name.to_owned() } else { format!("{}/{}", self.name, self.variant) }
@@ -52,20 +69,31 @@ impl Peer {
     pub(crate) fn supports(&self, cell: &Cell) -> bool {
         let ping_pong = matches!(cell.pattern, Pattern::PingPong { .. });
         let pipeline = matches!(cell.pattern, Pattern::Pipeline { .. });
+        let lossy = matches!(cell.pattern, Pattern::PubSub { lossy: true, .. });
+        if matches!(cell.pattern, Pattern::Match { subscriptions: 100_000, .. }) {
+            // For those whose rate does not fall with the number of subscriptions.
+            return matches!((self.name, self.variant), ("sinew", "current" | "multi") | ("libzmq", "default"));
+        }
         match (self.name, self.variant) {
             // Two spinning processes on one core only take each other's time slices.
-            ("raw", "spin") => cell.pattern == Pattern::PingPong { cores: 2 },
+            ("raw" | "sinew", "spin") => cell.pattern == Pattern::PingPong { cores: 2 },
             // Its frames are the same bytes whether the payload is shared or not.
             ("raw", _) => ping_pong || pipeline && !matches!(cell.pattern, Pattern::Pipeline { shared: true, .. }),
             // A socket driven by its owner, one connection, TCP only; it has no PUSH and no PULL.
             ("omq", "exclusive") => ping_pong && cell.transport == Transport::Tcp,
             ("rzmq", "uring") => cell.transport == Transport::Tcp,
-            // Its PullFanIn is for TCP only, its PULL is one connection, and its PUB is not in the benchmark yet.
+            // Its PullFanIn is for TCP only, and its PULL is one connection.
             ("monocoque", _) if cell.transport == Transport::Ipc && pipeline => {
                 matches!(cell.pattern, Pattern::Pipeline { senders: 1, .. })
             }
-            // A message that waits for a flush gets no answer.
-            ("monocoque", variant) => pipeline || ping_pong && variant == "default",
+            // A message that waits for a flush gets no answer; its PUB coalesces in any variant, never waits, and has TCP only.
+            ("monocoque", "default") => {
+                let publishes = lossy || matches!(cell.pattern, Pattern::Match { .. });
+                pipeline || ping_pong || publishes && cell.transport == Transport::Tcp
+            }
+            ("monocoque", _) => pipeline,
+            // Its SUB filters what its PUB sends to all; and it has a protocol of its own, which the idle peers do not speak.
+            ("nng", _) => pipeline || ping_pong || lossy,
             // Its PUB always drops what a full subscriber cannot take.
             ("zeromq", _) => !matches!(cell.pattern, Pattern::PubSub { lossy: false, .. }),
             _ => true,

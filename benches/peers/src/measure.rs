@@ -9,11 +9,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use harness::{Report, Sample};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use crate::{
-    Extent,
     cell::{Cell, Pattern, Transport},
     lineup::Peer,
     process::Process,
@@ -33,7 +32,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 const WATCH: Duration = Duration::from_secs(1);
 
 /// What a run gave; what a cell does not measure is empty.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     /// Messages that arrived (round trips, connections).
     pub(crate) messages: u64,
@@ -76,6 +75,20 @@ impl Outcome {
     }
 }
 
+/// Seconds that a peer takes in a cell, with its calibration; measured, roughly, with 2 CPUs.
+pub(crate) fn estimate(cell: &Cell, runs: usize, target: f64) -> f64 {
+    /// Starting and ending two processes.
+    const PROCESSES: f64 = 0.1;
+    let beside = match cell.pattern {
+        Pattern::Idle { peers } => return runs as f64 * (SETTLE * 2 + WATCH).as_secs_f64() + peers as f64 / 10_000.0,
+        Pattern::Match { subscriptions, .. } => subscriptions as f64 / 50_000.0,
+        Pattern::Busy { idle } => idle as f64 / 10_000.0,
+        _ => 0.0,
+    };
+    // Calibrating takes three runs, of which the last is about as long as it should be.
+    (runs as f64 + 1.2) * target + (runs as f64 + 3.0) * (PROCESSES + beside)
+}
+
 /// Runs peers.
 pub(crate) struct Bench {
     binaries: PathBuf,
@@ -87,12 +100,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) fn new(binaries: PathBuf, extent: Extent) -> Result<Self> {
-        let target = match extent {
-            Extent::Quick => 0.5,
-            Extent::Normal => 1.0,
-            Extent::Full => 1.5,
-        };
+    pub(crate) fn new(binaries: PathBuf, target: f64) -> Result<Self> {
         let folder = TempDir::with_prefix("peers-").context("making a folder for IPC endpoints")?;
         Ok(Self { binaries, folder, next_path: AtomicUsize::new(0), target })
     }

@@ -77,15 +77,17 @@ pub(crate) fn table(cell: &Cell, results: &Results) -> String {
     let details = details(cell);
     let mut rows = vec![["peer", unit, "min–max"].map(str::to_owned).to_vec()];
     rows[0].extend(details.iter().map(|(head, _)| (*head).to_owned()));
-    for (peer, outcomes) in results.of(cell) {
-        let Some(spread) = Spread::of(&outcomes, value) else {
+    rows[0].extend(["measured", "version"].map(str::to_owned));
+    for entry in results.of(cell) {
+        let Some(spread) = Spread::of(&entry.runs, value) else {
             continue;
         };
         let range = format!("{}–{}", short(spread.least), short(spread.most));
-        let mut row = vec![peer.label(), short(spread.median), range];
+        let mut row = vec![entry.peer.label(), short(spread.median), range];
         for (_, value) in details {
-            row.push(Spread::of(&outcomes, value).map_or_else(|| "–".to_owned(), |spread| short(spread.median)));
+            row.push(Spread::of(&entry.runs, value).map_or_else(|| "–".to_owned(), |spread| short(spread.median)));
         }
+        row.extend([entry.session.started.clone(), entry.session.commit.clone()]);
         rows.push(row);
     }
     let widths: Vec<usize> = (0..rows[0].len())
@@ -99,8 +101,10 @@ pub(crate) fn table(cell: &Cell, results: &Results) -> String {
         }
         table.push('\n');
     }
-    for (peer, error) in results.failures(cell) {
-        table.push_str(&format!("  {}: {error}\n", peer.label()));
+    for entry in results.of(cell) {
+        if let Some(error) = &entry.error {
+            table.push_str(&format!("  {}: {error}\n", entry.peer.label()));
+        }
     }
     table.trim_end().to_owned()
 }

@@ -8,16 +8,21 @@
 //! Messages go out as one frame without a vector (`send_one`); they are received into a reused vector, and drained.
 //! Several receiving connections on one endpoint are its `PullFanIn` (TCP only); several endpoints of one sender are
 //! several sockets in turn, which is what its `PushFanOut` does.
+//!
+//! Its PUB (TCP only) hands every message to a pool of threads, which collect what is queued into one write per subscriber;
+//! when a thread's queue of 1000 messages is full, the message is dropped. It has no form that waits, so it plays in the
+//! lossy cells only, in the variant `default`: coalescing changes nothing there. Messages go out as borrowed frames
+//! (`send_frames`), the form that its documentation recommends for much of which nobody wants a part.
 
 use std::{collections::VecDeque, time::Duration};
 
 use anyhow::{Result, anyhow, bail, ensure};
 use bytes::Bytes;
-use harness::{Args, Library, Parser, Pull, Push};
+use harness::{Args, Library, Parser, PubSub, Publish, Pull, Push};
 use monocoque::{
     SocketOptions,
     rt::{LocalRuntime, TcpListener, TcpStream, UnixListener, UnixStream, sleep},
-    zmq::{PullFanIn, PullSocket, PushSocket},
+    zmq::{PubSocket, PullFanIn, PullSocket, PushSocket, SubSocket},
 };
 
 /// Messages of one connection between two flushes, in the variant that flushes.
@@ -32,7 +37,7 @@ fn main() -> Result<()> {
         "flush64" => Monocoque { coalesce: true, flush_every: Some(FLUSH_EVERY) },
         other => bail!("monocoque has the variants default, coalesce and flush64, not {other}"),
     };
-    LocalRuntime::new()?.block_on(harness::run(library, &args))
+    LocalRuntime::new()?.block_on(harness::run_with_pubsub(library, &args))
 }
 
 struct Monocoque {
@@ -50,8 +55,7 @@ impl Library for Monocoque {
             let listener = UnixListener::bind(path).await?;
             return Ok((Receiver::new(Source::IpcListener(listener)), endpoint.to_owned()));
         }
-        let address = endpoint.strip_prefix("tcp://").ok_or_else(|| anyhow!("not an endpoint: {endpoint}"))?;
-        let listener = TcpListener::bind(address).await?;
+        let listener = TcpListener::bind(tcp_address(endpoint)?).await?;
         let endpoint = format!("tcp://{}", listener.local_addr()?);
         Ok((Receiver::new(Source::TcpListener(listener, peers)), endpoint))
     }
@@ -64,8 +68,7 @@ impl Library for Monocoque {
                 let stream = UnixStream::connect(path).await?;
                 Line::Ipc(PushSocket::from_unix_stream_with_options(stream, options.clone()).await?)
             } else {
-                let address = endpoint.strip_prefix("tcp://").ok_or_else(|| anyhow!("not an endpoint: {endpoint}"))?;
-                Line::Tcp(PushSocket::connect_with_options(address, options.clone()).await?)
+                Line::Tcp(PushSocket::connect_with_options(tcp_address(endpoint)?, options.clone()).await?)
             };
             lines.push(line);
         }
@@ -76,6 +79,66 @@ impl Library for Monocoque {
     async fn pause(&self, duration: Duration) {
         sleep(duration).await;
     }
+}
+
+impl PubSub for Monocoque {
+    type Pub = Publisher;
+    type Sub = Subscriber;
+
+    async fn publisher(&self, endpoint: &str, lossy: bool) -> Result<(Publisher, String)> {
+        ensure!(lossy, "monocoque's PUB cannot wait for subscribers");
+        let socket = PubSocket::bind(tcp_address(endpoint)?).await?;
+        let endpoint = format!("tcp://{}", socket.local_addr()?);
+        Ok((Publisher { socket }, endpoint))
+    }
+
+    async fn subscriber(&self, endpoint: &str, prefixes: &[String]) -> Result<Subscriber> {
+        let mut socket = SubSocket::connect(endpoint).await?;
+        for prefix in prefixes {
+            socket.subscribe(prefix.as_bytes()).await?;
+        }
+        Ok(Subscriber { socket, frames: Vec::with_capacity(4) })
+    }
+}
+
+struct Publisher {
+    socket: PubSocket,
+}
+
+impl Publish for Publisher {
+    /// Nobody else accepts subscribers. That they are subscribed is not known.
+    async fn admit(&mut self, _topic: &str, subscribers: usize) -> Result<()> {
+        for _ in 0..subscribers {
+            self.socket.accept_subscriber().await?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    async fn send(&mut self, body: Vec<u8>) -> Result<()> {
+        Ok(self.socket.send_frames(&[body.into()]).await?)
+    }
+}
+
+struct Subscriber {
+    socket: SubSocket,
+    frames: Vec<Bytes>,
+}
+
+impl Pull for Subscriber {
+    #[inline]
+    async fn recv(&mut self, take: &mut impl FnMut(&[u8])) -> Result<()> {
+        ensure!(self.socket.recv_into(&mut self.frames).await?, "the connection ended early");
+        take_body(&self.frames, take);
+        while self.socket.try_recv_into(&mut self.frames)? {
+            take_body(&self.frames, take);
+        }
+        Ok(())
+    }
+}
+
+fn tcp_address(endpoint: &str) -> Result<&str> {
+    endpoint.strip_prefix("tcp://").ok_or_else(|| anyhow!("not an endpoint: {endpoint}"))
 }
 
 /// One PUSH socket, which is one connection.

@@ -1,7 +1,7 @@
 //! Benchmark peer "sinew": default options, one message per call, a fresh payload each.
 //!
-//! `--variant current` (also `default`) is a current-thread runtime, `multi` a multi-thread one. A PUB that must not drop
-//! has the policy `SlowSubscriber::Wait`.
+//! `--variant current` (also `default`) is a current-thread runtime, `multi` a multi-thread one; `spin` is a current-thread
+//! one whose receiving sockets spin before they sleep. A PUB that must not drop has the policy `SlowSubscriber::Wait`.
 
 use std::time::Duration;
 
@@ -11,25 +11,31 @@ use harness::{Args, Library, Parser, PubSub, Publish, Pull, Push};
 use sinew::{PubSocket, PullSocket, PushSocket, SlowSubscriber, SubSocket};
 use tokio::runtime::Builder;
 
+/// How long a receiver looks for bytes before it sleeps, in the variant that does: longer than a round trip takes.
+const SPIN: Duration = Duration::from_micros(100);
+
 fn main() -> Result<()> {
     let args = Args::parse();
     harness::prepare_process(&args)?;
-    let mut runtime = match args.variant.as_str() {
-        "default" | "current" => Builder::new_current_thread(),
-        "multi" => Builder::new_multi_thread(),
-        other => bail!("sinew has the variants current and multi, not {other}"),
+    let (mut runtime, spin) = match args.variant.as_str() {
+        "default" | "current" => (Builder::new_current_thread(), Duration::ZERO),
+        "multi" => (Builder::new_multi_thread(), Duration::ZERO),
+        "spin" => (Builder::new_current_thread(), SPIN),
+        other => bail!("sinew has the variants current, multi and spin, not {other}"),
     };
-    runtime.enable_all().build()?.block_on(harness::run_with_pubsub(Sinew, &args))
+    runtime.enable_all().build()?.block_on(harness::run_with_pubsub(Sinew { spin }, &args))
 }
 
-struct Sinew;
+struct Sinew {
+    spin: Duration,
+}
 
 impl Library for Sinew {
     type Push = Sender;
     type Pull = Receiver;
 
     async fn pull(&self, endpoint: &str, _peers: usize) -> Result<(Receiver, String)> {
-        let socket = PullSocket::new();
+        let socket = PullSocket::builder().spin(self.spin).build()?;
         let endpoint = socket.bind(endpoint).await?;
         Ok((Receiver { socket }, endpoint.to_string()))
     }
