@@ -16,7 +16,7 @@ use sinew::{Endpoint, Message, PushSocket};
 macro_rules! compiled_again {
     ($($path:literal $name:ident),*) => {$(
         #[path = $path]
-        #[allow(dead_code, unused_imports, unreachable_pub)] // a bench needs a part of it, and not its tests
+        #[allow(dead_code, unused_imports, unused_macros, unreachable_pub)] // a bench needs a part of it, and not its tests
         mod $name;
     )*};
 }
@@ -33,7 +33,7 @@ use routing::topics::Topics;
 use zmtp::decoder::{COMMAND_MAXIMUM, Decoded, Decoder, Limits};
 use zmtp::encoder::Batch;
 
-const MESSAGES: u64 = 1_000;
+const MESSAGES: usize = 1_000;
 
 /// Message construction: what `send` does before it meets the queue.
 fn construct(c: &mut Criterion) {
@@ -51,7 +51,7 @@ fn construct(c: &mut Criterion) {
 /// Encoding into a batch, which keeps its buffer.
 fn encode(c: &mut Criterion) {
     let mut group = c.benchmark_group("encode");
-    group.throughput(Throughput::Elements(MESSAGES));
+    group.throughput(Throughput::Elements(MESSAGES as u64));
     for size in SIZES {
         let message = message::Message::from(vec![7_u8; size]);
         let mut batch = Batch::default();
@@ -59,7 +59,7 @@ fn encode(c: &mut Criterion) {
             b.iter(|| {
                 batch.clear();
                 (0..MESSAGES).for_each(|_| batch.push(black_box(&message)));
-                assert_eq!(batch.payload(), MESSAGES as usize * size);
+                assert_eq!(batch.payload(), MESSAGES * size);
             });
         });
     }
@@ -69,7 +69,7 @@ fn encode(c: &mut Criterion) {
 /// Decoding and unpacking what lies in one buffer, as a read has left it there.
 fn decode(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode");
-    group.throughput(Throughput::Elements(MESSAGES));
+    group.throughput(Throughput::Elements(MESSAGES as u64));
     for size in SIZES {
         let wire = wire(size);
         group.bench_function(format!("{size} B"), |b| {
@@ -103,7 +103,7 @@ fn wire(size: usize) -> Vec<u8> {
     let mut batch = Batch::default();
     let message = message::Message::from(vec![7_u8; size]);
     (0..MESSAGES).for_each(|_| batch.push(&message));
-    let mut slices = vec![IoSlice::new(&[]); 2 * MESSAGES as usize + 1];
+    let mut slices = vec![IoSlice::new(&[]); 2 * MESSAGES + 1];
     let used = batch.gather(Default::default(), batch.end(), &mut slices);
     slices[..used].iter().flat_map(|slice| slice.iter().copied()).collect()
 }
@@ -111,7 +111,7 @@ fn wire(size: usize) -> Vec<u8> {
 /// `send` into the outbound queue of a socket without peers: encoding and queueing.
 fn queue(c: &mut Criterion) {
     let mut group = c.benchmark_group("queue");
-    group.throughput(Throughput::Elements(MESSAGES));
+    group.throughput(Throughput::Elements(MESSAGES as u64));
     for size in SIZES {
         let message = Message::from(vec![7_u8; size]);
         group.bench_function(format!("send, {size} B"), |b| {

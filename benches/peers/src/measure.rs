@@ -189,7 +189,9 @@ impl Bench {
     ) -> Result<Outcome> {
         let more = format!("--lossy --topics {topics} --subscriptions {subscriptions}");
         let (sent, received) = self.publish(cell, peer, count, &more, &more)?;
-        let published = Report { messages: sent.messages, ..received };
+        // A first message that was held up behind probes would make the subscriber's span too short.
+        let seconds = received.seconds.max(sent.seconds);
+        let published = Report { messages: sent.messages, seconds, ..received };
         Ok(Outcome {
             receive_cpu_us: None,
             arrived: Some(received.messages as f64 / count.div_ceil(topics as u64) as f64),
