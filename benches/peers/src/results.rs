@@ -214,7 +214,10 @@ mod tests {
         results.merge(vec![measured(&cells[1], ("omq", "default"), "2", &[5.0])]);
         assert_eq!(results.cells(), cells[..2]);
         assert_eq!(rates(&results, &cells[0]), [("omq".to_owned(), vec![4.0])]);
-        assert_eq!(rates(&results, &cells[1]), [("sinew".to_owned(), vec![3.0]), ("omq".to_owned(), vec![5.0])]);
+        assert_eq!(
+            rates(&results, &cells[1]),
+            [("sinew/current".to_owned(), vec![3.0]), ("omq".to_owned(), vec![5.0])]
+        );
         assert_eq!(results.sessions(), [session("1"), session("2")]);
     }
 
