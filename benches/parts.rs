@@ -95,8 +95,13 @@ fn decode(c: &mut Criterion) {
 
 const SIZES: [usize; 5] = [16, 64, 256, 1_024, 8_192];
 
-const LIMITS: Limits =
-    Limits { message: usize::MAX, frames: usize::MAX, command: COMMAND_MAXIMUM, subscriptions: false };
+const LIMITS: Limits = Limits {
+    message: usize::MAX,
+    frame: usize::MAX,
+    frames: usize::MAX,
+    command: COMMAND_MAXIMUM,
+    subscriptions: false,
+};
 
 /// Messages of this size, encoded.
 fn wire(size: usize) -> Vec<u8> {
