@@ -43,17 +43,14 @@ pub(crate) fn tasks() -> usize {
     tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
 
-/// The state of a process as one letter: `T` is stopped.
-pub(crate) fn process_state(id: u32) -> char {
-    let text = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
-    text.rsplit_once(')').unwrap().1.trim_start().chars().next().unwrap()
-}
-
-/// Lets this process have as many descriptors as it may.
-pub(crate) fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+/// Whether every thread of a process stands still.
+pub(crate) fn is_stopped(id: u32) -> bool {
+    let mut threads = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
+    threads.all(|thread| {
+        // One that has just ended does nothing either. The name in parentheses may contain anything; the state follows.
+        let stat = std::fs::read_to_string(thread.unwrap().path().join("stat"));
+        stat.map_or(true, |text| text.rsplit_once(')').unwrap().1.trim_start().starts_with('T'))
+    })
 }
 
 /// Says what was measured, for those who run with `--nocapture`.

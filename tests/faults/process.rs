@@ -138,8 +138,8 @@ pub(crate) fn alone_by<F: Future<Output = ()>>(command: Command, test: &'static 
 
 /// Starts this program again for this one test, and waits until it has passed.
 pub(crate) async fn run_alone(mut command: Command, test: &str) {
-    // A test is given up by its own limits, not by this one.
-    let longest = 6 * PATIENCE + 2 * soak().unwrap_or_default();
+    // A test is given up by its own limits, one for each of its steps, not by this one.
+    let longest = 30 * PATIENCE + 2 * soak().unwrap_or_default();
     command.args([test, "--exact", "--nocapture", "--include-ignored", "--test-threads=1"]).env(ALONE, test);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
     // Kept open while the process is waited for.
@@ -155,15 +155,20 @@ pub(crate) async fn run_alone(mut command: Command, test: &str) {
 
 /// Whether this user may make a namespace of this kind here; says so if not.
 pub(crate) fn may_unshare(kind: &str) -> bool {
-    let tried = std::process::Command::new("unshare").args(["--map-root-user", kind, "true"]).output();
-    match tried {
+    may_run("unshare", &["--map-root-user", kind, "true"])
+}
+
+/// Whether this command is there and succeeds; says so if not.
+pub(crate) fn may_run(command: &str, arguments: &[&str]) -> bool {
+    match std::process::Command::new(command).args(arguments).output() {
         Ok(output) if output.status.success() => true,
         Ok(output) => {
-            println!("skipped: unshare {kind}: {}", String::from_utf8_lossy(&output.stderr).trim());
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            println!("skipped: {command} {}: {}", arguments.join(" "), complaint.trim());
             false
         }
         Err(error) => {
-            println!("skipped: unshare: {error}");
+            println!("skipped: {command}: {error}");
             false
         }
     }

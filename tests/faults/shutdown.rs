@@ -5,7 +5,7 @@ use std::ops::Range;
 use sinew::{Endpoint, Event, Monitor, PullSocket, PushSocket};
 
 use crate::common::*;
-use crate::measure::{descriptors, measured, raise_descriptor_limit, resident, tasks};
+use crate::measure::{descriptors, measured, resident, tasks};
 use crate::process::{alone, name_of, scale};
 use crate::subscribers::{new_sub, pub_builder};
 
@@ -134,7 +134,6 @@ async fn subscribe_and_go(place: Place, warm_up: u64, cycles: u64) {
 #[test]
 fn sockets_that_are_closed_or_dropped_leave_nothing() {
     alone(name_of(sockets_that_are_closed_or_dropped_leave_nothing), || async {
-        raise_descriptor_limit();
         for transport in TRANSPORTS {
             let place = Place::new(transport);
             let before = Baseline::now();

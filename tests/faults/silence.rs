@@ -16,7 +16,7 @@ use crate::common::raw::*;
 use crate::common::*;
 use crate::measure::measured;
 use crate::parts::{Counter, KERNEL_BUFFER, LOST_WITH_A_PULL, PULL, PUSH, Recorder, STAY, message, numbers};
-use crate::process::{Process, alone_by, may_unshare, name_of, this_program};
+use crate::process::{Process, alone_by, may_run, may_unshare, name_of, this_program};
 
 /// Forwards bytes, but not while it is mute: then it keeps its connections and does nothing.
 pub(crate) struct Proxy {
@@ -76,6 +76,9 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut muted: wat
         }
     }
 }
+
+/// The kernel counts the time of its timers in ticks of this length at most, and may be so much too early.
+const KERNEL_TICK: Duration = Duration::from_millis(10);
 
 fn is_timeout(reason: &DisconnectReason) -> bool {
     use std::io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
@@ -158,7 +161,7 @@ pub(crate) async fn mute_pull(user_timeout: Duration) {
     };
     let found = begin.elapsed();
     assert!(is_timeout(&reason), "{reason}");
-    assert!(found >= user_timeout, "{found:?}");
+    assert!(found + KERNEL_TICK >= user_timeout, "{found:?}");
     assert_eq!(push.stats().peers, 1);
 
     // The proxy still answers to TCP: the new connection is given up at the handshake deadline.
@@ -277,15 +280,17 @@ async fn paused_and_read_again(pull: &PullSocket, place: &Place) -> Raw {
 
 #[tokio::test]
 async fn a_pull_that_reads_again_shows_its_life_no_more() {
-    const LENGTH: Duration = Duration::from_secs(1);
+    /// Signs of life come once a second.
+    const QUIET: Duration = Duration::from_millis(2_500);
     let pull = pull_builder().receive_high_water_mark(10).build().unwrap();
     let mut raw = paused_and_read_again(&pull, &Place::new(Transport::Tcp)).await;
-    let (begin, mut said) = (Instant::now(), 0);
-    while tokio::time::timeout(LENGTH.saturating_sub(begin.elapsed()), raw.frame()).await.is_ok() {
-        said += 1;
-    }
     // What was on its way, and one that was due. Kept up, they would keep TCP from asking whether the peer is still there.
-    assert!(said <= 3, "{said} frames in {LENGTH:?} for a peer that nothing is expected of");
+    let (begin, mut said) = (Instant::now(), 0);
+    while let Ok(frame) = tokio::time::timeout(QUIET, raw.frame()).await {
+        assert!(frame.is_some(), "the connection has ended");
+        said += 1;
+        assert!(begin.elapsed() < PATIENCE, "{said} frames so far for a peer that nothing is expected of");
+    }
 }
 
 #[tokio::test]
@@ -300,7 +305,12 @@ async fn a_peer_that_was_not_read_for_a_while_is_found_when_it_falls_silent() {
 
 #[test]
 fn a_host_whose_route_is_gone_is_found_by_keepalive_and_by_user_timeout() {
-    if !may_unshare("--net") {
+    if !may_unshare("--net") || !may_run("ip", &["-Version"]) || !may_run("nsenter", &["--version"]) {
+        return;
+    }
+    // A container may allow the namespace and lack the cable.
+    let cable = ["--map-root-user", "--net", "ip", "link", "add", "here", "type", "veth", "peer", "name", "there"];
+    if !may_run("unshare", &cable) {
         return;
     }
     let mut command = Command::new("unshare");
@@ -396,8 +406,8 @@ async fn vanish() {
     let ((by_keepalive, kept), (by_timeout, timed)) = tokio::join!(kept_alive, timed_out);
     measured!("a host that vanished was found by keepalive after {kept:?}, by user timeout after {timed:?}");
     assert!(is_timeout(&by_keepalive) && is_timeout(&by_timeout), "{by_keepalive}, {by_timeout}");
-    assert!((KEEPALIVE..KEPT_ALIVE + TOLERANCE).contains(&kept), "{kept:?}");
-    assert!((USER_TIMEOUT..USER_TIMEOUT + TOLERANCE).contains(&timed), "{timed:?}");
+    assert!((KEEPALIVE - KERNEL_TICK..KEPT_ALIVE + TOLERANCE).contains(&kept), "{kept:?}");
+    assert!((USER_TIMEOUT - KERNEL_TICK..USER_TIMEOUT + TOLERANCE).contains(&timed), "{timed:?}");
     assert_eq!((pull.stats().peers, push.stats().peers), (0, 0));
     let received = received.end().await;
     assert!(received.iter().copied().eq(0..received.len() as u64), "not an unbroken prefix");

