@@ -1,29 +1,33 @@
 //! Resources: what hostile and short-lived peers leave behind, in memory and descriptors of this very process.
 //!
-//! A process of its own, and one test at a time: other tests would be counted with it.
+//! Each test has a process of its own: other tests, and the threads on which they start, would be counted with it.
 
 mod common;
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::raw::*;
 use common::*;
 use sinew::{DisconnectReason, Event, ProtocolError};
+use tokio::runtime::{Builder, Runtime};
 
-static ALONE: Mutex<()> = Mutex::new(());
-
-/// Keeps the other tests of this process out.
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Runs a test in a process of its own; waits there if this is not the one.
+fn alone(name: &str, runtime: fn() -> Runtime, test: impl Future<Output = ()>) {
+    const ALONE: &str = "SINEW_RESOURCES_ALONE";
+    if std::env::var(ALONE).is_ok_and(|alone| alone == name) {
+        return runtime().block_on(test);
+    }
+    // The test is given up by its own limits.
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = child.args([name, "--exact", "--nocapture"]).env(ALONE, name).output().unwrap();
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("1 passed"), "{}\n{said}\n{complained}", output.status);
 }
 
-fn run(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+fn one_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-fn run_on_several_threads(test: impl Future<Output = ()>) {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(2).enable_all().build().unwrap().block_on(test);
+fn several_threads() -> Runtime {
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 fn descriptors() -> usize {
@@ -42,8 +46,7 @@ const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Ipc];
 #[test]
 fn a_thousand_connections_that_come_and_go_leave_no_trace() {
     const CONNECTIONS: usize = 1_000;
-    let _alone = alone();
-    run(async {
+    alone("a_thousand_connections_that_come_and_go_leave_no_trace", one_thread, async {
         for transport in TRANSPORTS {
             let place = Place::new(transport);
             let (push, pull) = (new_push(), new_pull());
@@ -67,14 +70,12 @@ fn a_thousand_connections_that_come_and_go_leave_no_trace() {
 
 #[test]
 fn closed_sockets_leave_no_descriptors_even_while_handles_are_kept() {
-    let _alone = alone();
-    run(open_and_close());
+    alone("closed_sockets_leave_no_descriptors_even_while_handles_are_kept", one_thread, open_and_close());
 }
 
 #[test]
 fn closed_sockets_leave_no_descriptors_on_several_threads_either() {
-    let _alone = alone();
-    run_on_several_threads(open_and_close());
+    alone("closed_sockets_leave_no_descriptors_on_several_threads_either", several_threads, open_and_close());
 }
 
 async fn open_and_close() {
@@ -104,8 +105,7 @@ async fn open_and_close() {
 #[test]
 fn enormous_sizes_allocate_nothing() {
     const GROWTH: usize = 16 << 20;
-    let _alone = alone();
-    run(async {
+    alone("enormous_sizes_allocate_nothing", one_thread, async {
         let place = Place::new(Transport::Tcp);
         let pull = new_pull();
         let endpoint = within(pull.bind(place.wildcard())).await.unwrap();
@@ -132,8 +132,7 @@ fn sizes_within_the_limit_allocate_what_has_come_and_little_more() {
     // Of each peer's 64 MiB hardly anything comes: all together would be over 3 GiB.
     const GROWTH: usize = 32 << 20;
     const RESERVED: usize = 192 << 20;
-    let _alone = alone();
-    run(async {
+    alone("sizes_within_the_limit_allocate_what_has_come_and_little_more", one_thread, async {
         let place = Place::new(Transport::Tcp);
         let pull = new_pull();
         let endpoint = within(pull.bind(place.wildcard())).await.unwrap();
@@ -155,8 +154,7 @@ fn sizes_within_the_limit_allocate_what_has_come_and_little_more() {
 #[test]
 fn a_flood_of_unread_pings_costs_little_memory() {
     const GROWTH: usize = 16 << 20;
-    let _alone = alone();
-    run(async {
+    alone("a_flood_of_unread_pings_costs_little_memory", one_thread, async {
         let place = Place::new(Transport::Tcp);
         let pull = pull_builder().kernel_send_buffer(4_096).build().unwrap();
         let endpoint = within(pull.bind(place.wildcard())).await.unwrap();

@@ -6,7 +6,7 @@ pub(crate) mod topics;
 
 use std::future::Future;
 use std::panic::Location;
-use std::sync::Mutex;
+use std::sync::{Mutex, Once};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -68,16 +68,25 @@ pub(crate) fn eventually(condition: impl FnMut() -> bool) -> impl Future<Output 
 }
 
 /// Waits until a number that is looked at again and again stays the same; for the end of a flow.
+///
+/// Who makes the number may have to wait for a processor as long as we do, so it is given many times as long as that.
 pub(crate) async fn settled(mut number: impl FnMut() -> u64) -> u64 {
     const LOOKS: usize = 30;
-    let (mut last, mut same) = (number(), 0);
+    const PAUSE: Duration = Duration::from_millis(5);
+    const TIMES: u32 = 20;
     let start = Instant::now();
-    while same < LOOKS {
+    let (mut last, mut same, mut since, mut latest) = (number(), 0, start, Duration::ZERO);
+    while same < LOOKS || since.elapsed() < (latest * TIMES).min(PATIENCE / 4) {
         assert!(start.elapsed() < PATIENCE, "never settles");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        let due = Instant::now() + PAUSE;
+        tokio::time::sleep(PAUSE).await;
+        latest = latest.max(due.elapsed());
         let now = number();
-        same = if now == last { same + 1 } else { 0 };
-        last = now;
+        if now == last {
+            same += 1;
+        } else {
+            (last, same, since) = (now, 0, Instant::now());
+        }
     }
     last
 }
@@ -99,6 +108,7 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(transport: Transport) -> Self {
+        raise_descriptor_limit();
         Self { transport, folder: tempfile::tempdir().unwrap(), reserved: Mutex::default() }
     }
 
@@ -123,6 +133,16 @@ impl Place {
             Transport::Ipc => format!("ipc://{}/{}", self.folder.path().display(), address.port()).parse().unwrap(),
         }
     }
+}
+
+/// Lets this process have as many descriptors as it may: many systems start one with 1,024 at most, and tests run side by side.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    });
 }
 
 /// A PUSH that does not wait long before it connects again.

@@ -265,7 +265,6 @@ async fn sockets_closed_while_connecting_leave_nothing_at_the_other_end(place: P
 
 async fn a_thousand_sockets_are_served_by_one(place: Place) {
     const SOCKETS: u64 = 1_000;
-    raise_descriptor_limit();
     let server = pull_builder().receive_high_water_mark(10).build().unwrap();
     let endpoint = within(server.bind(place.wildcard())).await.unwrap();
     let mut clients = Vec::new();
@@ -281,11 +280,4 @@ async fn a_thousand_sockets_are_served_by_one(place: Place) {
     assert_eq!(numbers, (0..SOCKETS).collect::<Vec<_>>());
     drop(clients);
     eventually(|| server.stats().peers == 0).await;
-}
-
-/// Many systems start processes with 1,024 descriptors at most, which they may raise.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
 }

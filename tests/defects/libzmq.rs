@@ -76,40 +76,66 @@ async fn more_than_a_thousand_subscriptions_all_reach_the_publisher(place: Place
 async fn heartbeats_and_a_slow_consumer_lose_nothing(place: Place) {
     const MESSAGES: u64 = 1_500;
     const INTERVAL: Duration = Duration::from_millis(50);
-    const TIMEOUT: Duration = Duration::from_millis(200);
-    let push = push_builder().heartbeat_interval(INTERVAL).heartbeat_timeout(TIMEOUT).send_high_water_mark(2_000);
-    let pull = pull_builder().heartbeat_interval(INTERVAL).heartbeat_timeout(TIMEOUT).receive_high_water_mark(10);
-    let (push, pull) = join(&place, push.build().unwrap(), pull.build().unwrap()).await;
-    let (mut at_push, mut at_pull) = (push.monitor(), pull.monitor());
-    for number in 0..MESSAGES {
-        within(push.send(padded(number, 1_000))).await.unwrap();
+    for timeout in TIMEOUTS {
+        let push = push_builder().heartbeat_interval(INTERVAL).heartbeat_timeout(timeout).send_high_water_mark(2_000);
+        let pull = pull_builder().heartbeat_interval(INTERVAL).heartbeat_timeout(timeout).receive_high_water_mark(10);
+        let (push, pull) = join(&place, push.build().unwrap(), pull.build().unwrap()).await;
+        let (mut at_push, mut at_pull) = (push.monitor(), pull.monitor());
+        for number in 0..MESSAGES {
+            within(push.send(padded(number, 1_000))).await.unwrap();
+        }
+        heartbeats_pass(&place, INTERVAL, timeout).await;
+        tokio::select! {
+            biased;
+            () = wait_silent(&mut at_push) => continue,
+            () = wait_silent(&mut at_pull) => continue,
+            numbers = recv_numbers(&pull, MESSAGES as usize) => {
+                assert_eq!(numbers, (0..MESSAGES).collect::<Vec<_>>());
+                assert_eq!((ends_so_far(&mut at_push), ends_so_far(&mut at_pull)), (vec![], vec![]));
+                return;
+            }
+        }
     }
-    heartbeats_pass(&place, INTERVAL, TIMEOUT).await;
-    assert_eq!(recv_numbers(&pull, MESSAGES as usize).await, (0..MESSAGES).collect::<Vec<_>>());
-    assert_eq!((ends_so_far(&mut at_push), ends_so_far(&mut at_pull)), (vec![], vec![]));
+    panic!("one of the two was given up, however long the timeout");
 }
+
+/// On a busy machine the peer may have to wait for the processor longer than a short timeout allows, and is silent indeed: then
+/// it is tried again with longer ones. What is wrong fails with each of them.
+const TIMEOUTS: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5)];
 
 // libzmq §20.3 (#2709): only complete messages count as life, so a message that takes longer than the timeout never arrives.
 async fn heartbeats_let_long_transfers_finish(place: Place) {
     const PIECES: usize = 80;
     const PIECE: usize = 20_000;
-    let builder = pull_builder().heartbeat_interval(Duration::from_millis(50));
-    let pull = builder.heartbeat_timeout(Duration::from_millis(700)).build().unwrap();
-    let mut monitor = pull.monitor();
-    let endpoint = within(pull.bind(place.wildcard())).await.unwrap();
-    let mut slow = Raw::peer(&endpoint, READY_PUSH).await;
-    let _silent = Raw::peer(&endpoint, READY_PUSH).await;
-    slow.send(&long_header(0, (PIECES * PIECE) as u64)).await;
-    // A slow line, for longer than it takes to give a silent peer up. PINGs cannot be answered meanwhile: the answer would
-    // stand in the middle of the message.
-    for _ in 0..PIECES - 1 {
-        slow.send(&[7; PIECE]).await;
-        tokio::time::sleep(Duration::from_millis(15)).await;
+    const INTERVAL: Duration = Duration::from_millis(50);
+    for timeout in TIMEOUTS {
+        let pull = pull_builder().heartbeat_interval(INTERVAL).heartbeat_timeout(timeout).build().unwrap();
+        let mut monitor = pull.monitor();
+        let endpoint = within(pull.bind(place.wildcard())).await.unwrap();
+        let mut slow = Raw::peer(&endpoint, READY_PUSH).await;
+        let _silent = Raw::peer(&endpoint, READY_PUSH).await;
+        slow.send(&long_header(0, (PIECES * PIECE) as u64)).await;
+        // A slow line, for longer than it takes to give a silent peer up. PINGs cannot be answered meanwhile: the answer would
+        // stand in the middle of the message.
+        let pause = (INTERVAL + timeout) * 3 / 2 / PIECES as u32;
+        let (mut before, mut longest) = (Instant::now(), Duration::ZERO);
+        for piece in 0..PIECES {
+            if piece == PIECES - 1 {
+                wait_silent(&mut monitor).await;
+            }
+            // If it has been given up, the message does not come.
+            let _ = slow.try_send(&[7; PIECE]).await;
+            longest = longest.max(before.elapsed());
+            before = Instant::now();
+            tokio::time::sleep(pause).await;
+        }
+        if longest < timeout {
+            assert_eq!(within(pull.recv()).await.unwrap().byte_len(), PIECES * PIECE);
+            assert_eq!(ends_so_far(&mut monitor), []);
+            return;
+        }
     }
-    wait_silent(&mut monitor).await;
-    slow.send(&[7; PIECE]).await;
-    assert_eq!(within(pull.recv()).await.unwrap().byte_len(), PIECES * PIECE);
-    assert_eq!(ends_so_far(&mut monitor), []);
+    panic!("the machine is too busy for a slow line");
 }
 
 // libzmq §20.4 (#4226): a time to live is reckoned in 16 bits of milliseconds, so that 65.6 seconds become 64 ms.
@@ -187,17 +213,9 @@ async fn a_peer_of_the_wrong_type_is_reported(place: Place) {
 //
 // In a process of its own, whose limit can be lowered.
 async fn running_out_of_descriptors_neither_aborts_nor_spins(place: Place) {
-    const CHILD: &str = "SINEW_DEFECTS_WITHOUT_DESCRIPTORS";
-    if std::env::var_os(CHILD).is_some() {
-        return run_out_of_descriptors(place).await;
+    if is_alone(&place, "libzmq", "running_out_of_descriptors_neither_aborts_nor_spins").await {
+        run_out_of_descriptors(place).await;
     }
-    let transport = if place.transport == Transport::Tcp { "tcp" } else { "ipc" };
-    let name = format!("libzmq::{transport}::running_out_of_descriptors_neither_aborts_nor_spins");
-    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
-    child.args([&name, "--exact", "--nocapture"]).env(CHILD, "1").kill_on_drop(true);
-    let output = within(child.output()).await.unwrap();
-    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.contains("1 passed"), "{}\n{said}\n{complained}", output.status);
 }
 
 async fn run_out_of_descriptors(place: Place) {

@@ -144,9 +144,23 @@ pub(crate) fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> (Poll<F::Out
     (future.poll(&mut Context::from_waker(&waker)), wakes)
 }
 
-/// Many systems start processes with 1,024 descriptors at most, which they may raise.
-pub(crate) fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+/// Whether this process has been started for this test alone. If not, it starts one that is, and waits until the test has passed
+/// there: what is measured of a process, or changed for it, is this test's own then.
+pub(crate) async fn is_alone(place: &Place, module: &str, test: &str) -> bool {
+    const ALONE: &str = "SINEW_DEFECTS_ALONE";
+    let transport = if place.transport == Transport::Tcp { "tcp" } else { "ipc" };
+    let name = format!("{module}::{transport}::{test}");
+    if std::env::var(ALONE).is_ok_and(|alone| alone == name) {
+        return true;
+    }
+    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+    child.args([&name, "--exact", "--nocapture"]).env(ALONE, &name).kill_on_drop(true);
+    // The test is given up by its own limits, one for each of its steps, not by this one.
+    let Ok(output) = tokio::time::timeout(30 * PATIENCE, child.output()).await else {
+        panic!("{name} hangs");
+    };
+    let output = output.unwrap();
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("1 passed"), "{}\n{said}\n{complained}", output.status);
+    false
 }
