@@ -71,8 +71,9 @@ async fn close_waits_for_a_peer_that_does_not_read_no_longer_than_linger(place: 
         let start = Instant::now();
         let closed = within(push.close()).await.unwrap();
         assert!((linger..linger + TOLERANCE).contains(&start.elapsed()), "{:?}", start.elapsed());
-        assert_eq!(sent + closed.flushed + closed.unsent, 500);
-        assert!(closed.unsent > 0);
+        // The kernel may take a little more before the close, late though it is.
+        assert_eq!(push.stats().messages_sent + closed.unsent, 500);
+        assert!(closed.unsent > 0 && closed.flushed <= 500 - sent - closed.unsent);
         lazy.end().await;
     }
 }
