@@ -8,13 +8,14 @@ mod puller;
 mod pusher;
 mod subscriber;
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use sinew::{Event, Monitor};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 pub use libzmq::{Libzmq, Socket};
 pub use pair::{Pair, on_every_pair};
@@ -108,22 +109,27 @@ pub enum Transport {
 pub struct Place {
     transport: Transport,
     folder: TempDir,
-    used: Cell<usize>,
+    /// Bound without listening: nobody else is given these ports, and a socket of the test may listen there again and again.
+    reserved: RefCell<Vec<TcpSocket>>,
 }
 
 impl Place {
     /// A place of its own for one test.
     #[must_use]
     pub fn new(transport: Transport) -> Self {
-        Self { transport, folder: tempfile::tempdir().expect("a folder for IPC sockets"), used: Cell::new(0) }
+        Self { transport, folder: tempfile::tempdir().expect("a folder for IPC sockets"), reserved: RefCell::default() }
     }
 
     /// An endpoint to bind that nobody else uses.
     pub fn endpoint(&self) -> String {
-        self.used.set(self.used.get() + 1);
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseaddr(true).expect("a port that may be shared");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        let address = socket.local_addr().expect("a port");
+        self.reserved.borrow_mut().push(socket);
         match self.transport {
-            Transport::Tcp => "tcp://127.0.0.1:*".into(),
-            Transport::Ipc => format!("ipc://{}/{}", self.folder.path().display(), self.used.get()),
+            Transport::Tcp => format!("tcp://{address}"),
+            Transport::Ipc => format!("ipc://{}/{}", self.folder.path().display(), address.port()),
         }
     }
 }
@@ -202,6 +208,28 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     within(what, async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// Waits until a number that is looked at again and again stays the same: nothing moves any more.
+///
+/// Whoever moves it may have to wait for a processor as long as we do, so it is given many times as long as that.
+pub async fn settled(what: &str, mut number: impl FnMut() -> u64) {
+    const STILL: Duration = Duration::from_millis(300);
+    const PAUSE: Duration = Duration::from_millis(5);
+    const TIMES: u32 = 20;
+    within(what, async {
+        let (mut last, mut since, mut latest) = (number(), Instant::now(), Duration::ZERO);
+        while since.elapsed() < (latest * TIMES).clamp(STILL, LIMIT / 4) {
+            let due = Instant::now() + PAUSE;
+            tokio::time::sleep(PAUSE).await;
+            latest = latest.max(due.elapsed());
+            let now = number();
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
         }
     })
     .await;

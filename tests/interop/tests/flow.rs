@@ -3,26 +3,25 @@
 use std::time::Duration;
 
 use interop::{
-    End, LIMIT, Library, Libzmq, Place, Process, Puller, Pusher, Role, Transport, event, number, numbered, within,
+    End, LIMIT, Library, Libzmq, Place, Process, Puller, Pusher, Role, Transport, event, number, numbered, settled,
+    within,
 };
 use sinew::{Event, PullSocket, PushSocket, TrySendError};
 
-/// When nothing has moved for so long, nothing will.
-const STILL: Duration = Duration::from_millis(300);
+/// For so long nobody reads.
+const REST: Duration = Duration::from_millis(300);
 
 /// Sends until the socket says that it is full and stays so; gives the number of messages it has taken.
 async fn fill(push: &PushSocket, size: usize, bound: usize) -> usize {
-    let mut taken = 0;
+    let (mut taken, mut is_still) = (0, false);
     loop {
         assert!(taken <= bound, "{taken} messages are taken although nobody reads");
         match push.try_send(numbered(taken, size)) {
-            Ok(()) => taken += 1,
+            Ok(()) => (taken, is_still) = (taken + 1, false),
+            Err(TrySendError::Full(_)) if is_still => return taken,
             Err(TrySendError::Full(_)) => {
-                match tokio::time::timeout(STILL, push.send(numbered(taken, size))).await {
-                    Ok(sent) => sent.unwrap(),
-                    Err(_) => return taken,
-                }
-                taken += 1;
+                settled("nothing leaves any more", || push.stats().messages_sent).await;
+                is_still = true;
             }
             Err(error) => panic!("{error}"),
         }
@@ -101,12 +100,19 @@ async fn a_pull_that_rests_fills_a_libzmq_push() {
         let push = Libzmq::new(zmq::PUSH);
         push.set_sndhwm(MARK as i32).unwrap();
         push.set_sndbuf(KERNEL as i32).unwrap();
-        push.set_sndtimeo(i32::try_from(STILL.as_millis()).unwrap()).unwrap();
         push.attach(Role::Connects, &endpoint.to_string());
-        let mut taken = 0;
-        while tokio::task::block_in_place(|| push.send_multipart(numbered(taken, SIZE), 0)).is_ok() {
-            taken += 1;
+        within("a peer", pull.wait_connected(1)).await.unwrap();
+        let (mut taken, mut is_still) = (0, false);
+        loop {
             assert!(taken <= BOUND, "{taken} messages are taken although nobody reads");
+            if push.send_multipart(numbered(taken, SIZE), zmq::DONTWAIT).is_ok() {
+                (taken, is_still) = (taken + 1, false);
+            } else if is_still {
+                break;
+            } else {
+                settled("nothing comes any more", || pull.stats().bytes_received).await;
+                is_still = true;
+            }
         }
         assert_eq!(pull.stats().inbound_messages, MARK, "the queue is full to the mark");
         for n in 0..taken {
@@ -183,7 +189,7 @@ async fn close_delivers_to_a_reader_that_rests(transport: Transport) {
     }
     let mut closing = tokio::spawn(async move { push.close().await });
     // It may be over when the kernel has taken everything, or wait for the peer to have it.
-    let early = tokio::time::timeout(STILL, &mut closing).await.ok();
+    let early = tokio::time::timeout(REST, &mut closing).await.ok();
     for n in 0..MESSAGES {
         assert_eq!(number(&pull.pull()), n, "the number of the next message");
     }
@@ -221,7 +227,7 @@ async fn close_delivers_to_a_reader_with_heartbeats(transport: Transport) {
     }
     let mut closing = tokio::spawn(async move { push.close().await });
     // Many heartbeats go by.
-    let early = tokio::time::timeout(STILL, &mut closing).await.ok();
+    let early = tokio::time::timeout(REST, &mut closing).await.ok();
     assert_eq!(pull.read(MESSAGES).await, Vec::from_iter(0..MESSAGES));
     let closed = match early {
         Some(closed) => closed,

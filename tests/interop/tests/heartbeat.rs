@@ -8,10 +8,10 @@ use zmq::SocketEvent::{DISCONNECTED, HANDSHAKE_SUCCEEDED};
 
 /// In milliseconds.
 const INTERVAL: i32 = 50;
-/// libzmq gives up a peer that has not answered for so long.
-const TIMEOUT: i32 = 1_500;
+/// libzmq gives up a peer that has not answered for so long: far longer than an answer takes on a busy machine.
+const TIMEOUT: i32 = 3_000;
 /// So many PINGs take longer than that.
-const PINGS: u64 = 40;
+const PINGS: u64 = 70;
 
 /// On the wire: flags, size, name with its length, and the time to live.
 const PING: u64 = 2 + 5 + 2;

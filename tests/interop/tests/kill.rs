@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use interop::{Libzmq, Place, Process, Role, Transport, disconnect, handshake, number, numbered, until, within};
+use interop::{
+    Libzmq, Place, Process, Role, Transport, disconnect, handshake, number, numbered, settled, until, within,
+};
 use sinew::{Monitor, PullSocket, PushSocket};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_libzmq-peer");
@@ -33,11 +35,18 @@ async fn fill_but_for_reads(push: &PushSocket, process: &mut Process) -> usize {
         next += 1;
     }
     assert_eq!(process.read(READS).await, Vec::from_iter(0..READS));
-    while tokio::time::timeout(Duration::from_millis(200), push.send(numbered(next, SIZE))).await.is_ok() {
-        next += 1;
+    let mut is_still = false;
+    loop {
         assert!(next < 1_000, "messages are taken although nobody reads");
+        match push.try_send(numbered(next, SIZE)) {
+            Ok(()) => (next, is_still) = (next + 1, false),
+            Err(_) if is_still => return next,
+            Err(_) => {
+                settled("nothing leaves any more", || push.stats().messages_sent).await;
+                is_still = true;
+            }
+        }
     }
-    next
 }
 
 async fn the_next_peer_gets_what_had_not_left(transport: Transport) {

@@ -10,10 +10,10 @@ use zmq::SocketEvent::{DISCONNECTED, HANDSHAKE_SUCCEEDED};
 
 /// In milliseconds.
 const INTERVAL: i32 = 50;
-/// libzmq gives up a peer that has not answered for so long.
-const TIMEOUT: i32 = 1_500;
+/// libzmq gives up a peer that has not answered for so long: far longer than an answer takes on a busy machine.
+const TIMEOUT: i32 = 3_000;
 /// So many PINGs take longer than that.
-const PINGS: u64 = 40;
+const PINGS: u64 = 70;
 
 /// On the wire: flags, size, name with its length, and the time to live.
 const PING: u64 = 2 + 5 + 2;
@@ -174,7 +174,8 @@ async fn slow_heartbeats_are_no_flood_however_many() {
 // --- ours -----------------------------------------------------------------------------------------------------------
 
 const OURS: Duration = Duration::from_millis(50);
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Far longer than an answer takes on a busy machine.
+const PATIENCE: Duration = Duration::from_millis(1_500);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_libzmq_that_rests_outlives_our_heartbeats() {
@@ -197,8 +198,8 @@ async fn a_libzmq_that_rests_outlives_our_heartbeats() {
     for n in 0..MESSAGES {
         publisher.send([n.to_string().into_bytes(), vec![0; 1_000]]).await.unwrap();
     }
-    // The idle one's answers tell the time: several times what a silent peer is given.
-    let answers = u64::try_from(4 * PATIENCE.as_millis() / OURS.as_millis()).unwrap();
+    // The idle one's answers tell the time: twice what a silent peer is given.
+    let answers = u64::try_from(2 * PATIENCE.as_millis() / OURS.as_millis()).unwrap();
     let before = publisher.stats().bytes_received;
     until("many answers have come", || publisher.stats().bytes_received >= before + answers * PONG).await;
     publisher.send("end").await.unwrap();
