@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
@@ -91,8 +92,8 @@ async fn listening(name: &str, arguments: &[&str], announcement: &str) -> (Child
 
 /// Ctrl-C, and what the child says to that.
 async fn interrupt(what: &str, child: Child) -> Output {
-    let kill = Command::new("kill").args(["-INT", &child.id().unwrap().to_string()]).status();
-    assert!(within("kill", kill).await.unwrap().success());
+    let id = Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
+    kill_process(id, Signal::INT).unwrap();
     end(what, child).await
 }
 

@@ -145,6 +145,19 @@ fn raise_descriptor_limit() {
     });
 }
 
+/// Whether this process may have so many descriptors; says so if not.
+pub(crate) fn may_open(descriptors: u64) -> bool {
+    use rustix::process::{Resource, getrlimit};
+    raise_descriptor_limit();
+    match getrlimit(Resource::Nofile).current {
+        Some(most) if most < descriptors => {
+            println!("skipped: {descriptors} descriptors are needed, {most} are allowed");
+            false
+        }
+        _ => true,
+    }
+}
+
 /// A PUSH that does not wait long before it connects again.
 pub(crate) fn push_builder() -> PushBuilder {
     PushSocket::builder().reconnect_delay(Duration::from_millis(5), Duration::from_millis(50))

@@ -265,6 +265,10 @@ async fn sockets_closed_while_connecting_leave_nothing_at_the_other_end(place: P
 
 async fn a_thousand_sockets_are_served_by_one(place: Place) {
     const SOCKETS: u64 = 1_000;
+    // Both ends of each, and four of this test at a time.
+    if !may_open(10 * SOCKETS) {
+        return;
+    }
     let server = pull_builder().receive_high_water_mark(10).build().unwrap();
     let endpoint = within(server.bind(place.wildcard())).await.unwrap();
     let mut clients = Vec::new();

@@ -133,6 +133,9 @@ async fn subscribe_and_go(place: Place, warm_up: u64, cycles: u64) {
 
 #[test]
 fn sockets_that_are_closed_or_dropped_leave_nothing() {
+    if !may_open(scale(1_000, 4_000)) {
+        return;
+    }
     alone(name_of(sockets_that_are_closed_or_dropped_leave_nothing), || async {
         for transport in TRANSPORTS {
             let place = Place::new(transport);

@@ -25,6 +25,10 @@ const FLOWED: usize = 100;
 
 #[test]
 fn a_thousand_slow_greetings_do_no_harm_and_end_at_the_deadline() {
+    // Both ends of each.
+    if !may_open(2_500) {
+        return;
+    }
     alone(name_of(a_thousand_slow_greetings_do_no_harm_and_end_at_the_deadline), || {
         // The large scale is one byte a second for the default time; the small one is four times as fast.
         let second = Duration::from_secs(1);

@@ -14,11 +14,17 @@ use crate::{descriptors as exhaustion, kill, panics, shutdown, silence, slowlori
 /// How many faults there are at one time.
 const LANES: usize = 2;
 
+/// So many descriptors two faults may need at one time.
+const DESCRIPTORS: u64 = 2_000;
+
 /// What the allocator may keep more after many rounds than after the first ones: less than any fault holds while it lasts.
 const MEMORY: usize = 16 << 20;
 
 #[test]
 fn all_faults_at_random_for_twenty_seconds_leave_memory_flat() {
+    if !may_open(DESCRIPTORS) {
+        return;
+    }
     alone(name_of(all_faults_at_random_for_twenty_seconds_leave_memory_flat), || {
         // The small scale of the case below, as part of every run.
         faults_at_random(soak().map_or(Duration::from_secs(20), |length| length.min(Duration::from_secs(60))))
