@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Once;
 use std::time::Duration;
 
 use tokio::task::block_in_place;
@@ -38,6 +39,17 @@ impl Deref for Libzmq {
     }
 }
 
+/// Lets this process have as many descriptors as it may: each context takes several, many systems start a process with 1,024 at
+/// most, and libzmq ends the process that has none left.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("it may go up to the maximum");
+    });
+}
+
 impl Libzmq {
     /// A socket that is attached to nothing yet: this is the time to set options.
     ///
@@ -46,6 +58,7 @@ impl Libzmq {
     /// If the library is not libzmq 4.3: no other one is what these tests are about.
     #[must_use]
     pub fn new(socket_type: SocketType) -> Self {
+        raise_descriptor_limit();
         let (major, minor, _) = zmq::version();
         assert_eq!((major, minor), (4, 3), "the version of libzmq");
         let context = zmq::Context::new();
