@@ -280,9 +280,11 @@ macro_rules! common_options {
 
         /// How many bytes of messages that have not come whole may be held for all peers together. Default: 256 MiB.
         ///
-        /// Beyond it peers in the middle of a message wait for each other: one at a time is read on until its message is
-        /// whole. If that takes it more than ten seconds while others wait, it loses its connection. A peer that holds less
-        /// than 4 KiB never waits.
+        /// From half of it on peers in the middle of a message take turns. When it is used up one of them is read on until its
+        /// message is whole, and loses its connection if it brings less than 64 KiB in a second while others wait. A peer
+        /// that holds less than 4 KiB never waits.
+        ///
+        /// A sender that has heartbeats should give a receiver that may come to this several seconds to answer.
         pub fn max_unfinished_bytes(mut self, bytes: usize) -> Self {
             self.options.max_unfinished_bytes = bytes;
             self

@@ -147,7 +147,7 @@ impl<P: Pattern> Engine<P> {
 
     /// Reads a peer once and handles what has come; says how many bytes that were.
     fn read_peer(&mut self, slot: usize, limit: usize) -> usize {
-        let was_beyond = self.is_beyond_budget();
+        let was_tight = self.is_tight();
         let Some(peer) = self.peers.get_mut(slot) else {
             return 0;
         };
@@ -155,6 +155,7 @@ impl<P: Pattern> Engine<P> {
             Poll::Pending => {
                 peer.rest_input(&mut self.slabs);
                 self.note_unfinished(slot);
+                self.pass_lead(slot);
             }
             Poll::Ready(Ok(count)) if peer.leaving && count > 0 => {
                 peer.input.clear();
@@ -167,7 +168,7 @@ impl<P: Pattern> Engine<P> {
                 match self.receive(slot) {
                     Ok(()) => {
                         self.note_unfinished(slot);
-                        match self.must_wait(slot, was_beyond) {
+                        match self.must_wait(slot, was_tight) {
                             true => self.paused(slot),
                             false => self.make_readable(slot),
                         }

@@ -1,7 +1,13 @@
 //! The budget for messages that have not come whole, over all peers.
 //!
-//! Within it every peer is read. Beyond it a peer in the middle of a message waits, and only one, the lead, is read on, so that
-//! there is always a message that can be finished: what the others hold is at most what they held when the budget was reached.
+//! ```text
+//!  up to half of it     every peer is read
+//!  up to all of it      a peer in the middle of a message waits in line; one, the lead, is read until its message is whole or
+//!                       nothing more of it is there
+//!  beyond               the lead stays until its message is whole; if it does not go on it is closed
+//! ```
+//!
+//! So there is always a message that can be finished, memory is bounded, and who does not go on keeps nobody out.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,18 +20,21 @@ use crate::engine::vigil::Duty;
 use crate::error::ProtocolError;
 use crate::monitor::PeerId;
 
-/// A peer that holds less of a message never waits, and beyond the budget it is read only so much at a time.
+/// A peer that holds less of a message never waits, and is read only so much at a time when there is a line.
 const LITTLE: usize = 4 * 1024;
 
-/// How long the lead may take to finish its message while others wait for that.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// While others wait and the budget is used up, the lead must bring so many bytes in this time, or finish.
+const PACE: Duration = Duration::from_secs(1);
+const PACE_BYTES: usize = 64 * 1024;
 
 #[derive(Debug)]
 struct Lead {
     slot: usize,
     id: PeerId,
-    /// Until when it must have finished; there is none while nobody waits.
+    /// When it is looked at whether it goes on; not while nobody waits.
     deadline: Option<Instant>,
+    /// What it held at the last look.
+    held: usize,
 }
 
 /// What all peers together hold of messages that are not whole.
@@ -38,16 +47,21 @@ pub(super) struct Unfinished {
 }
 
 impl<P: Pattern> Engine<P> {
-    /// Whether the budget is used up.
+    /// Whether peers must wait in line.
     #[inline]
-    pub(super) fn is_beyond_budget(&self) -> bool {
+    pub(super) fn is_tight(&self) -> bool {
+        self.unfinished.bytes >= self.shared.options.max_unfinished_bytes / 2
+    }
+
+    /// Whether the budget is used up.
+    fn is_used_up(&self) -> bool {
         self.unfinished.bytes >= self.shared.options.max_unfinished_bytes
     }
 
     /// How much of a peer may be read at once.
     #[inline]
     pub(super) fn readable_amount(&mut self, slot: usize) -> usize {
-        if !self.is_beyond_budget() {
+        if !self.is_tight() {
             return usize::MAX;
         }
         match (self.peers.get_mut(slot), &self.unfinished.lead) {
@@ -59,21 +73,21 @@ impl<P: Pattern> Engine<P> {
     }
 
     /// Whether a peer of which something has been read must wait with the rest of its message; it is made readable when its
-    /// turn comes. `was_beyond` the budget: when there is no lead it becomes the lead, for it does go on.
+    /// turn comes. `was_tight` before: when there is no lead it becomes the lead, for it does go on.
     #[inline]
-    pub(super) fn must_wait(&mut self, slot: usize, was_beyond: bool) -> bool {
-        self.is_beyond_budget() && self.is_to_wait(slot, was_beyond)
+    pub(super) fn must_wait(&mut self, slot: usize, was_tight: bool) -> bool {
+        self.is_tight() && self.is_to_wait(slot, was_tight)
     }
 
-    fn is_to_wait(&mut self, slot: usize, was_beyond: bool) -> bool {
-        if !was_beyond && self.unfinished.lead.is_none() {
+    fn is_to_wait(&mut self, slot: usize, was_tight: bool) -> bool {
+        if !was_tight && self.unfinished.lead.is_none() {
             return false;
         }
         let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.unfinished >= LITTLE) else {
             return false;
         };
-        let id = peer.about.id;
-        let lead = self.unfinished.lead.get_or_insert(Lead { slot, id, deadline: None });
+        let (id, held) = (peer.about.id, peer.unfinished);
+        let lead = self.unfinished.lead.get_or_insert(Lead { slot, id, deadline: None, held });
         if lead.id == id {
             return false;
         }
@@ -81,7 +95,7 @@ impl<P: Pattern> Engine<P> {
             self.unfinished.line.push_back((slot, id));
         }
         if lead.deadline.is_none() {
-            lead.deadline = Instant::now().checked_add(PATIENCE);
+            lead.deadline = Instant::now().checked_add(PACE);
             self.duties.add(lead.deadline, lead.slot, lead.id, Duty::Finish);
         }
         true
@@ -113,7 +127,7 @@ impl<P: Pattern> Engine<P> {
         let id = peer.about.id;
         self.unfinished.bytes = self.unfinished.bytes - before + now;
         self.shared.counters.unfinished_bytes.set(self.unfinished.bytes);
-        let is_within = !self.is_beyond_budget();
+        let is_within = !self.is_tight();
         if is_within || (now < LITTLE && self.unfinished.lead.as_ref().is_some_and(|lead| lead.id == id)) {
             self.unfinished.lead = None;
         }
@@ -137,20 +151,32 @@ impl<P: Pattern> Engine<P> {
         false
     }
 
-    /// The lead's time is up, unless it is not the lead's any longer; says when to look again.
-    pub(super) fn finish_due(&mut self, slot: usize, now: Instant) -> Option<Instant> {
+    /// There is nothing to be read of a peer for now. If it is the lead and there is room for one more, somebody else is.
+    pub(super) fn pass_lead(&mut self, slot: usize) {
+        let leads = self.unfinished.lead.as_ref().is_some_and(|lead| lead.slot == slot);
+        if leads && !self.is_used_up() {
+            self.unfinished.lead = None;
+            self.next_in_line();
+        }
+    }
+
+    /// Looks whether the lead goes on, if it is this one still; says when to look again.
+    pub(super) fn look_at_lead(&mut self, slot: usize, now: Instant) -> Option<Instant> {
+        let is_used_up = self.is_used_up();
         let lead = self.unfinished.lead.as_mut().filter(|lead| lead.slot == slot)?;
         if lead.deadline.is_some_and(|deadline| deadline > now) {
             return lead.deadline;
         }
-        let is_paused = self.peers.get_mut(slot).is_some_and(|peer| peer.vigil.is_paused);
         if self.unfinished.line.is_empty() {
             lead.deadline = None;
             return None;
         }
-        // It is us who do not read it.
-        if is_paused {
-            lead.deadline = now.checked_add(PATIENCE);
+        let peer = self.peers.get_mut(slot)?;
+        // That it is not read is our doing.
+        let goes_on = peer.unfinished - lead.held.min(peer.unfinished) >= PACE_BYTES || peer.vigil.is_paused;
+        if goes_on || !is_used_up {
+            lead.held = peer.unfinished;
+            lead.deadline = now.checked_add(PACE);
             return lead.deadline;
         }
         self.refuse(slot, ProtocolError::UnfinishedMessage);

@@ -48,7 +48,7 @@ pub(super) enum Duty {
     Life,
     /// We look whether the peer has taken anything.
     Congestion,
-    /// The peer has had the time to finish a message that others wait for.
+    /// The peer has had the time to go on with a message that others wait for.
     Finish,
 }
 
@@ -297,7 +297,7 @@ impl<P: Pattern> Engine<P> {
                     peer.vigil.shows_life = false;
                     None
                 }
-                Duty::Finish => self.finish_due(slot, now),
+                Duty::Finish => self.look_at_lead(slot, now),
                 Duty::Congestion => {
                     let due = peer.vigil.blocked_since.and_then(|since| since.checked_add(CONGESTED_AFTER));
                     if due.is_some_and(|due| due <= now) {

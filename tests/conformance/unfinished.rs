@@ -15,8 +15,10 @@ crate::behaviours! {
     frames_that_have_come_whole_count,
     a_peer_that_goes_gives_its_part_back,
     a_message_that_others_wait_for_costs_the_connection,
+    peers_that_send_a_byte_now_and_then_keep_nobody_out,
 }
 
+/// Half of it: from here on peers take turns.
 const BUDGET: usize = 1 << 20;
 const LARGE: usize = 3 << 20;
 
@@ -30,7 +32,7 @@ async fn begin(pull: &PullSocket, endpoint: &sinew::Endpoint, length: usize) -> 
 }
 
 async fn bound(place: &Place) -> (PullSocket, sinew::Endpoint) {
-    let pull = pull_builder().max_unfinished_bytes(BUDGET).build().unwrap();
+    let pull = pull_builder().max_unfinished_bytes(2 * BUDGET).build().unwrap();
     let endpoint = within(pull.bind(place.wildcard())).await.unwrap();
     (pull, endpoint)
 }
@@ -128,10 +130,8 @@ async fn a_message_that_others_wait_for_costs_the_connection(place: Place) {
     let (pull, endpoint) = bound(&place).await;
     let mut monitor = pull.monitor();
     let _silent = begin(&pull, &endpoint, BUDGET).await;
-    // It is the one that is read on, and stops in the middle.
-    let mut lead = begin(&pull, &endpoint, 100_000).await;
-    lead.send(&vec![7; 100_000]).await;
-    eventually(|| pull.stats().unfinished_bytes >= BUDGET + 200_000).await;
+    // It is the one that is read on, uses up the rest, and stops in the middle.
+    let _lead = begin(&pull, &endpoint, BUDGET + 100_000).await;
     let start = Instant::now();
     let mut honest = Raw::peer(&endpoint, READY_PUSH).await;
     let sending = tokio::spawn(async move {
@@ -143,7 +143,33 @@ async fn a_message_that_others_wait_for_costs_the_connection(place: Place) {
         _ => None,
     });
     assert_eq!(reason.await, DisconnectReason::Protocol(ProtocolError::UnfinishedMessage));
-    assert!(start.elapsed() >= Duration::from_secs(9), "{:?}", start.elapsed());
+    assert!(start.elapsed() >= Duration::from_millis(900), "{:?}", start.elapsed());
     assert_eq!(within(pull.recv()).await.unwrap(), vec![8; LARGE].into());
     drop(within(sending).await.unwrap());
+}
+
+async fn peers_that_send_a_byte_now_and_then_keep_nobody_out(place: Place) {
+    const DRIPPERS: usize = 100;
+    let (pull, endpoint) = bound(&place).await;
+    let mut drippers = Vec::new();
+    for _ in 0..DRIPPERS {
+        drippers.push(begin(&pull, &endpoint, 12_000).await);
+    }
+    assert!(pull.stats().unfinished_bytes >= BUDGET);
+    let dripping = tokio::spawn(async move {
+        loop {
+            for dripper in &mut drippers {
+                let _ = dripper.try_send(b"x").await;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let push = new_push();
+    push.connect(&endpoint).unwrap();
+    for number in 0..20 {
+        within(push.send(padded(number, 300_000))).await.unwrap();
+        assert_eq!(within(pull.recv()).await.unwrap(), padded(number, 300_000));
+    }
+    dripping.abort();
+    assert!(pull.stats().peers > DRIPPERS, "nobody is closed for being slow while there is room");
 }
