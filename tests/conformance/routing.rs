@@ -186,15 +186,12 @@ async fn order_per_peer_holds_over_100_000_messages_of_mixed_sizes(place: Place)
         }));
     }
     let mut next = [0; 2];
-    let receiving = async {
-        while next != [EACH; 2] {
-            let message = pull.recv().await.unwrap();
-            let peer = usize::from(message[0][0] - b'0');
-            assert_eq!(message, mixed(peer as u64, next[peer]));
-            next[peer] += 1;
-        }
-    };
-    within(receiving).await;
+    while next != [EACH; 2] {
+        let message = within(pull.recv()).await.unwrap();
+        let peer = usize::from(message[0][0] - b'0');
+        assert_eq!(message, mixed(peer as u64, next[peer]));
+        next[peer] += 1;
+    }
     for push in sending {
         within(push).await.unwrap();
     }

@@ -156,7 +156,7 @@ pub(crate) async fn is_alone(place: &Place, module: &str, test: &str) -> bool {
     let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
     child.args([&name, "--exact", "--nocapture"]).env(ALONE, &name).kill_on_drop(true);
     // The test is given up by its own limits, one for each of its steps, not by this one.
-    let Ok(output) = tokio::time::timeout(30 * PATIENCE, child.output()).await else {
+    let Ok(output) = tokio::time::timeout(10 * PATIENCE, child.output()).await else {
         panic!("{name} hangs");
     };
     let output = output.unwrap();

@@ -139,7 +139,7 @@ pub(crate) fn alone_by<F: Future<Output = ()>>(command: Command, test: &'static 
 /// Starts this program again for this one test, and waits until it has passed.
 pub(crate) async fn run_alone(mut command: Command, test: &str) {
     // A test is given up by its own limits, one for each of its steps, not by this one.
-    let longest = 30 * PATIENCE + 2 * soak().unwrap_or_default();
+    let longest = 10 * PATIENCE + 2 * soak().unwrap_or_default();
     command.args([test, "--exact", "--nocapture", "--include-ignored", "--test-threads=1"]).env(ALONE, test);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
     // Kept open while the process is waited for.

@@ -289,7 +289,7 @@ async fn a_pull_that_reads_again_shows_its_life_no_more() {
     while let Ok(frame) = tokio::time::timeout(QUIET, raw.frame()).await {
         assert!(frame.is_some(), "the connection has ended");
         said += 1;
-        assert!(begin.elapsed() < PATIENCE, "{said} frames so far for a peer that nothing is expected of");
+        assert!(begin.elapsed() < 8 * QUIET, "{said} frames so far for a peer that nothing is expected of");
     }
 }
 

@@ -15,7 +15,7 @@ pub use zmq::Socket;
 const EVENTS: &str = "inproc://events";
 
 /// For how long a dropped socket may go on delivering, in milliseconds.
-const LINGER: i32 = 10_000;
+const LINGER: i32 = 30_000;
 
 /// A libzmq socket. It may be used from any task: whatever blocks lets the runtime go on.
 ///
