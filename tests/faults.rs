@@ -3,7 +3,9 @@
 //! ```text
 //! cargo test --test faults                                    everything, on a small scale: less than a minute
 //! SINEW_SOAK=60 cargo test --release --test faults            each case on its large scale: ten million messages past
-//!                                                             kill -9, 10,000 cycles, 1,000 sockets, a minute of soak
+//!                                                             kill -9, 10,000 cycles, 10,000 held connections, 1,000
+//!                                                             sockets, a minute of soak
+//! SINEW_SHORT_SOAK=60 cargo test --test faults                the small scale, but a minute of soak: what .ci/run does
 //! SINEW_SOAK=600 cargo test --release --test faults soak -- --ignored --nocapture
 //!                                                             all faults at random for ten minutes, with flat memory
 //! SINEW_SEED=<number>                                         the same choices again
@@ -17,14 +19,20 @@
 
 mod common;
 
+#[path = "faults/crowd.rs"]
+mod crowd;
 #[path = "faults/descriptors.rs"]
 mod descriptors;
+#[path = "faults/held.rs"]
+mod held;
 #[path = "faults/ipc.rs"]
 mod ipc;
 #[path = "faults/kill.rs"]
 mod kill;
 #[path = "faults/measure.rs"]
 mod measure;
+#[path = "faults/names.rs"]
+mod names;
 #[path = "faults/panics.rs"]
 mod panics;
 #[path = "faults/parts.rs"]

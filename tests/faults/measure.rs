@@ -26,6 +26,18 @@ impl ProcessorTime {
     }
 }
 
+/// How often the threads of this process have gone to sleep, which is how often they were woken.
+pub(crate) fn sleeps() -> u64 {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let of = |thread: std::io::Result<std::fs::DirEntry>| {
+        // It may have ended meanwhile.
+        let status = std::fs::read_to_string(thread.ok()?.path().join("status")).ok()?;
+        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        Some(count.trim().parse::<u64>().unwrap())
+    };
+    threads.filter_map(of).sum()
+}
+
 /// How many descriptors are open, the one that counts them not among them.
 pub(crate) fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count() - 1

@@ -11,6 +11,7 @@ use sinew::{Closed, Endpoint, Event, Message, Monitor, PubSocket, PullSocket, Pu
 use tokio::process::Command;
 
 use crate::common::*;
+use crate::crowd::{SENDERS, SUBSCRIBERS, stand};
 use crate::process::{Process, given, name_of, part, this_program, told_to_end};
 
 /// The test that a process with a part to play is started with.
@@ -52,6 +53,8 @@ fn a_process_plays_its_part_or_fails() {
                     PubSocket::builder().kernel_send_buffer(KERNEL_BUFFER).slow_subscriber(SlowSubscriber::Wait);
                 count(publisher.build().unwrap()).await;
             }
+            Some(SENDERS) => stand(false).await,
+            Some(SUBSCRIBERS) => stand(true).await,
             Some(STAY) => told_to_end().await,
             Some(_) => std::process::exit(NO_SUCH_PART),
             None => {

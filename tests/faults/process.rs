@@ -16,8 +16,19 @@ const ALONE: &str = "SINEW_FAULT_ALONE";
 
 /// How long the large scale may take; `None` is the small scale.
 pub(crate) fn soak() -> Option<Duration> {
-    let seconds = std::env::var("SINEW_SOAK").ok()?.parse().expect("SINEW_SOAK is a number of seconds");
-    Some(Duration::from_secs(seconds))
+    seconds("SINEW_SOAK")
+}
+
+/// How long all faults go on at random in every run.
+pub(crate) fn short_soak() -> Duration {
+    const USUAL: Duration = Duration::from_secs(20);
+    const LONGEST: Duration = Duration::from_secs(60);
+    seconds("SINEW_SHORT_SOAK").or(soak()).map_or(USUAL, |length| length.min(LONGEST))
+}
+
+fn seconds(variable: &str) -> Option<Duration> {
+    let number = std::env::var(variable).ok()?.parse();
+    Some(Duration::from_secs(number.unwrap_or_else(|_| panic!("{variable} is a number of seconds"))))
 }
 
 /// The small scale or the large one.
@@ -93,8 +104,13 @@ impl Process {
     }
 
     /// Lets it end by itself.
-    pub(crate) async fn end(&mut self) -> ExitStatus {
+    pub(crate) fn tell_to_end(&mut self) {
         self.stdin = None;
+    }
+
+    /// Lets it end by itself, and waits for that.
+    pub(crate) async fn end(&mut self) -> ExitStatus {
+        self.tell_to_end();
         self.ended().await
     }
 
@@ -139,7 +155,7 @@ pub(crate) fn alone_by<F: Future<Output = ()>>(command: Command, test: &'static 
 /// Starts this program again for this one test, and waits until it has passed.
 pub(crate) async fn run_alone(mut command: Command, test: &str) {
     // A test is given up by its own limits, one for each of its steps, not by this one.
-    let longest = 10 * PATIENCE + 2 * soak().unwrap_or_default();
+    let longest = 10 * PATIENCE + 2 * soak().unwrap_or_default() + short_soak();
     command.args([test, "--exact", "--nocapture", "--include-ignored", "--test-threads=1"]).env(ALONE, test);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
     // Kept open while the process is waited for.
@@ -172,4 +188,11 @@ pub(crate) fn may_run(command: &str, arguments: &[&str]) -> bool {
             false
         }
     }
+}
+
+/// Runs a command of the system, which must succeed.
+pub(crate) fn run(command: &str, arguments: &str, more: &[&str]) {
+    let arguments: Vec<_> = arguments.split(' ').chain(more.iter().copied()).collect();
+    let status = std::process::Command::new(command).args(&arguments).status().unwrap();
+    assert!(status.success(), "{command} {arguments:?}");
 }

@@ -18,18 +18,18 @@ fn tolerated() -> usize {
 }
 
 /// What a process has to give back.
-struct Baseline {
+pub(crate) struct Baseline {
     descriptors: usize,
     tasks: usize,
     resident: usize,
 }
 
 impl Baseline {
-    fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self { descriptors: descriptors(), tasks: tasks(), resident: resident() }
     }
 
-    async fn is_reached_but_for_memory(&self) {
+    pub(crate) async fn is_reached_but_for_memory(&self) {
         eventually(|| descriptors() == self.descriptors && tasks() == self.tasks).await;
     }
 

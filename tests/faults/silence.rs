@@ -15,8 +15,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::common::raw::*;
 use crate::common::*;
 use crate::measure::measured;
-use crate::parts::{Counter, KERNEL_BUFFER, LOST_WITH_A_PULL, PULL, PUSH, Recorder, STAY, message, numbers};
-use crate::process::{Process, alone_by, may_run, may_unshare, name_of, this_program};
+use crate::parts::{Counter, KERNEL_BUFFER, LOST_WITH_A_PULL, PULL, PUSH, Recorder, STAY, SUB, message, numbers};
+use crate::process::{Process, alone_by, may_run, may_unshare, name_of, run, this_program};
+use crate::subscribers::pub_builder;
 
 /// Forwards bytes, but not while it is mute: then it keeps its connections and does nothing.
 pub(crate) struct Proxy {
@@ -249,18 +250,39 @@ async fn a_peer_that_is_mute_from_the_first_is_given_up_and_found_later() {
     assert_eq!(recv_numbers(&pull, 100).await, (0..100).collect::<Vec<_>>());
 }
 
+/// How often a PING is sent, and how long the answer may take.
+const HEARTBEAT: Duration = Duration::from_millis(400);
+const ANSWER: Duration = Duration::from_millis(600);
+
+/// How long it takes from now on until heartbeats find that a peer is silent.
+async fn found_by_heartbeats(monitor: &mut Monitor) -> Duration {
+    let begin = Instant::now();
+    assert_eq!(next_end(monitor).await, DisconnectReason::Silent);
+    let found = begin.elapsed();
+    assert!(found <= HEARTBEAT + ANSWER + TOLERANCE, "{found:?}");
+    found
+}
+
 #[tokio::test]
-async fn a_mute_push_is_found_by_heartbeats() {
+async fn both_ends_of_a_mute_connection_are_found_within_interval_and_timeout() {
     let place = Place::new(Transport::Tcp);
-    let pull = pull_builder().heartbeat_interval(Duration::from_millis(200)).build().unwrap();
+    let pull = pull_builder().heartbeat_interval(HEARTBEAT).heartbeat_timeout(ANSWER).build().unwrap();
+    let push = push_builder().heartbeat_interval(HEARTBEAT).heartbeat_timeout(ANSWER).build().unwrap();
     let proxy = Proxy::start(&within(pull.bind(place.wildcard())).await.unwrap()).await;
-    let push = new_push();
     push.connect(&proxy.endpoint).unwrap();
-    send_numbers(&push, 0..100).await;
-    assert_eq!(recv_numbers(&pull, 100).await, (0..100).collect::<Vec<_>>());
-    let mut monitor = pull.monitor();
+    // Not so many that the PULL may be taken for slow.
+    send_numbers(&push, 0..10).await;
+    assert_eq!(recv_numbers(&pull, 10).await, (0..10).collect::<Vec<_>>());
+    let (mut of_pull, mut of_push) = (pull.monitor(), push.monitor());
     proxy.mute(true);
-    assert_eq!(next_end(&mut monitor).await, DisconnectReason::Silent);
+    let (by_pull, by_push) = tokio::join!(found_by_heartbeats(&mut of_pull), found_by_heartbeats(&mut of_push));
+    measured!(
+        "heartbeats {HEARTBEAT:?} apart, with {ANSWER:?} for an answer: a PULL found a mute PUSH after {by_pull:?}, the PUSH the PULL after {by_push:?}"
+    );
+    // They meet again when bytes pass.
+    proxy.mute(false);
+    send_numbers(&push, 10..20).await;
+    assert_eq!(recv_numbers(&pull, 10).await, (10..20).collect::<Vec<_>>());
 }
 
 /// A peer with more messages for a PULL than this reads, until the PULL shows that it lives all the same; then all of them
@@ -304,7 +326,7 @@ async fn a_peer_that_was_not_read_for_a_while_is_found_when_it_falls_silent() {
 }
 
 #[test]
-fn a_host_whose_route_is_gone_is_found_by_keepalive_and_by_user_timeout() {
+fn a_host_whose_route_is_gone_is_found_by_keepalive_by_user_timeout_and_by_heartbeats() {
     if !may_unshare("--net") || !may_run("ip", &["-Version"]) || !may_run("nsenter", &["--version"]) {
         return;
     }
@@ -315,7 +337,11 @@ fn a_host_whose_route_is_gone_is_found_by_keepalive_and_by_user_timeout() {
     }
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--net"]).arg(std::env::current_exe().unwrap());
-    alone_by(command, name_of(a_host_whose_route_is_gone_is_found_by_keepalive_and_by_user_timeout), vanish);
+    alone_by(
+        command,
+        name_of(a_host_whose_route_is_gone_is_found_by_keepalive_by_user_timeout_and_by_heartbeats),
+        vanish,
+    );
 }
 
 /// Another network namespace at the other end of a cable.
@@ -362,12 +388,6 @@ impl Host {
     }
 }
 
-fn run(command: &str, arguments: &str, more: &[&str]) {
-    let arguments: Vec<_> = arguments.split(' ').chain(more.iter().copied()).collect();
-    let status = std::process::Command::new(command).args(&arguments).status().unwrap();
-    assert!(status.success(), "{command} {arguments:?}");
-}
-
 async fn vanish() {
     const KEEPALIVE: Duration = Duration::from_secs(1);
     /// It asks after this time, and then six times more, a second apart at least.
@@ -378,13 +398,27 @@ async fn vanish() {
     let here = format!("tcp://{}:*", Host::HERE);
     let pull = pull_builder().tcp_keepalive(KEEPALIVE).build().unwrap();
     let push = push_builder().tcp_user_timeout(USER_TIMEOUT).kernel_send_buffer(KERNEL_BUFFER).build().unwrap();
+    // These have nothing to say: only heartbeats can find that the other has gone.
+    let quiet_push = push_builder().tcp_keepalive(Duration::ZERO).heartbeat_interval(HEARTBEAT);
+    let quiet_push = quiet_push.heartbeat_timeout(ANSWER).build().unwrap();
+    let quiet_pub = pub_builder().tcp_keepalive(Duration::ZERO).heartbeat_interval(HEARTBEAT);
+    let quiet_pub = quiet_pub.heartbeat_timeout(ANSWER).build().unwrap();
     let (to_pull, to_push) =
         (within(pull.bind(here.as_str())).await.unwrap(), within(push.bind(here.as_str())).await.unwrap());
+    let (to_quiet_push, to_quiet_pub) =
+        (within(quiet_push.bind(here.as_str())).await.unwrap(), within(quiet_pub.bind(here.as_str())).await.unwrap());
     let mut monitors = (pull.monitor(), push.monitor());
+    let mut quiet_monitors = (quiet_push.monitor(), quiet_pub.monitor());
     let sender = Counter::start_by(host.program(), PUSH, &to_pull, 0, folder.path().join("sent"));
     let receiver = Recorder::start_by(host.program(), PULL, &to_push, folder.path().join("received"));
+    let quiet = [
+        Recorder::start_by(host.program(), PULL, &to_quiet_push, folder.path().join("quiet pull")),
+        Recorder::start_by(host.program(), SUB, &to_quiet_pub, folder.path().join("quiet sub")),
+    ];
     within(pull.wait_connected(1)).await.unwrap();
     within(push.wait_connected(1)).await.unwrap();
+    within(quiet_push.wait_connected(1)).await.unwrap();
+    within(quiet_pub.wait_subscribed("", 1)).await.unwrap();
     let received = Collection::start(pull.clone());
     eventually(|| sender.handed_over() > 1_000).await;
 
@@ -403,7 +437,13 @@ async fn vanish() {
         within(push.send(message(0, 1))).await.unwrap();
         (reason, elapsed)
     };
-    let ((by_keepalive, kept), (by_timeout, timed)) = tokio::join!(kept_alive, timed_out);
+    let ((by_keepalive, kept), (by_timeout, timed), by_push, by_pub) = tokio::join!(
+        kept_alive,
+        timed_out,
+        found_by_heartbeats(&mut quiet_monitors.0),
+        found_by_heartbeats(&mut quiet_monitors.1)
+    );
+    measured!("by heartbeats {HEARTBEAT:?} apart, with {ANSWER:?} for an answer, after {by_push:?} and {by_pub:?}");
     measured!("a host that vanished was found by keepalive after {kept:?}, by user timeout after {timed:?}");
     assert!(is_timeout(&by_keepalive) && is_timeout(&by_timeout), "{by_keepalive}, {by_timeout}");
     assert!((KEEPALIVE - KERNEL_TICK..KEPT_ALIVE + TOLERANCE).contains(&kept), "{kept:?}");
@@ -418,5 +458,5 @@ async fn vanish() {
     assert_eq!(within(push.close()).await.unwrap().unsent, 0);
     assert!(within(second.process.ended()).await.success());
     assert_eq!(second.record(), [1]);
-    drop((sender, receiver));
+    drop((sender, receiver, quiet));
 }

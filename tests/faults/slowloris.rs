@@ -16,9 +16,11 @@ use crate::common::*;
 use crate::measure::measured;
 use crate::process::{alone, name_of, scale};
 
-/// What an honest round trip may take, in the worst one per cent, where it is measured: on the large scale. On the small one it
-/// is only told whether the honest wait for the slow ones, which would be until the deadline; the machine may be busy.
-const P99: Duration = Duration::from_millis(500);
+/// What the worst one per cent of honest round trips may take: so many times what it is without the slow ones, …
+const TIMES: u32 = 4;
+/// … and some time slices that the system gives to others. On the small scale it is only told whether the honest wait for the
+/// slow ones, which would be until the deadline: the machine may do much else.
+const SLICES: Duration = Duration::from_millis(50);
 
 /// How many messages a newcomer must get through beside the slow ones at least.
 const FLOWED: usize = 100;
@@ -53,31 +55,25 @@ pub(crate) async fn flood(connections: usize, pause: Duration, deadline: Duratio
     within(there.wait_connected(1)).await.unwrap();
     within(back.wait_connected(1)).await.unwrap();
 
-    let ended = Arc::new(AtomicUsize::new(0));
+    let alone = Trips::measure(&there, &back, pause, deadline / 2, || true).await;
+
+    let (connected, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let mut slow = JoinSet::new();
     for number in 0..connections {
-        // Before it is connected, and so before the other side's time begins.
-        let begin = Instant::now();
-        let stream = within(TcpStream::connect(address(&endpoints[number % 2]))).await.unwrap();
-        slow.spawn(greet_slowly(stream, begin, pause, ended.clone()));
+        slow.spawn(greet_slowly(address(&endpoints[number % 2]), pause, connected.clone(), ended.clone()));
     }
     let begin = Instant::now();
+    eventually(|| connected.load(Ordering::Relaxed) == connections).await;
 
-    // The first half of the time for round trips: one at least, even if it took long to connect.
-    let mut trips = Vec::new();
-    while trips.is_empty() || (begin.elapsed() < deadline / 2 && ended.load(Ordering::Relaxed) == 0) {
-        let start = Instant::now();
-        within(there.send(numbered(0))).await.unwrap();
-        within(back.recv()).await.unwrap();
-        trips.push(start.elapsed());
-    }
+    // The first half of the time for round trips.
+    let beside = Trips::measure(&there, &back, pause, deadline / 2, || ended.load(Ordering::Relaxed) == 0).await;
     // Then somebody new, who sends as fast as it goes until the last slow one has ended.
     let newcomer = new_push();
     newcomer.connect(&endpoints[0]).unwrap();
     within(newcomer.wait_connected(1)).await.unwrap();
     let (flow, mut flowed) = (Instant::now(), 0);
     while flowed < FLOWED || ended.load(Ordering::Relaxed) < connections {
-        assert!(begin.elapsed() < deadline + PATIENCE, "slow connections are kept");
+        assert!(begin.elapsed() < deadline + 2 * PATIENCE, "slow connections are kept");
         let sending = send_numbers(&newcomer, 0..FLOWED as u64);
         let receiving = recv_numbers(&back, FLOWED);
         flowed += tokio::join!(sending, receiving).1.len();
@@ -88,11 +84,9 @@ pub(crate) async fn flood(connections: usize, pause: Duration, deadline: Duratio
     for time in slow.join_all().await {
         assert!((deadline..deadline + PATIENCE).contains(&time), "one was closed after {time:?}");
     }
-    trips.sort_unstable();
-    let (median, p99) = (trips[trips.len() / 2], trips[trips.len() * 99 / 100]);
-    measured!("beside {connections} slow connections: {} round trips, median {median:?}, p99 {p99:?}", trips.len());
+    measured!("beside {connections} slow connections {beside:?}, without them {alone:?}");
     measured!("{flowed} messages in {flow:?}");
-    assert!(p99 < scale(deadline, P99), "p99 {p99:?} over {} round trips", trips.len());
+    assert!(beside.p99 <= TIMES * alone.p99 + scale(deadline, SLICES), "{beside:?}, without the slow ones {alone:?}");
     assert!(flowed >= scale(FLOWED, 1_000), "{flowed} messages in {flow:?}");
 
     // They are told of one by one, and the honest ones have not been disturbed.
@@ -105,12 +99,58 @@ pub(crate) async fn flood(connections: usize, pause: Duration, deadline: Duratio
     }
 }
 
+/// How long honest round trips take.
+#[derive(Debug)]
+#[allow(dead_code)] // all of it is shown
+struct Trips {
+    count: usize,
+    median: Duration,
+    /// In the middle one of the parts of the time: other programs disturb some of them, slow connections all.
+    p99: Duration,
+}
+
+impl Trips {
+    /// Measures for so long at most, while this is `wanted`; each part of the time has to do with each slow connection.
+    async fn measure(
+        there: &PushSocket,
+        back: &PullSocket,
+        part: Duration,
+        length: Duration,
+        wanted: impl Fn() -> bool,
+    ) -> Self {
+        let (begin, mut all, mut p99s) = (Instant::now(), Vec::new(), Vec::new());
+        while all.is_empty() || (begin.elapsed() < length && wanted()) {
+            let (begin, first) = (Instant::now(), all.len());
+            while begin.elapsed() < part {
+                let start = Instant::now();
+                within(there.send(numbered(0))).await.unwrap();
+                within(back.recv()).await.unwrap();
+                all.push(start.elapsed());
+            }
+            all[first..].sort_unstable();
+            p99s.push(all[first + (all.len() - first) * 99 / 100]);
+        }
+        all.sort_unstable();
+        p99s.sort_unstable();
+        Self { count: all.len(), median: all[all.len() / 2], p99: p99s[p99s.len() / 2] }
+    }
+}
+
 fn address(endpoint: &Endpoint) -> String {
     endpoint.to_string().strip_prefix("tcp://").unwrap().to_owned()
 }
 
 /// Greets byte by byte until the other side has had enough; gives how long that took.
-async fn greet_slowly(mut stream: TcpStream, begin: Instant, pause: Duration, ended: Arc<AtomicUsize>) -> Duration {
+async fn greet_slowly(
+    address: String,
+    pause: Duration,
+    connected: Arc<AtomicUsize>,
+    ended: Arc<AtomicUsize>,
+) -> Duration {
+    // Before it is connected, and so before the other side's time begins.
+    let begin = Instant::now();
+    let mut stream = within(TcpStream::connect(address)).await.unwrap();
+    connected.fetch_add(1, Ordering::Relaxed);
     let mut ticks = tokio::time::interval(pause);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (greeting, mut sent, mut answer) = (proper_greeting(), 0, [0; 128]);

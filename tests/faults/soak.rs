@@ -7,8 +7,9 @@ use futures::future::BoxFuture;
 use sinew::SlowSubscriber;
 
 use crate::common::*;
+use crate::held::{self, Feed, Pipeline};
 use crate::measure::{descriptors, measured, resident, tasks};
-use crate::process::{alone, name_of, random, run_alone, soak, this_program};
+use crate::process::{alone, name_of, random, run_alone, short_soak, soak, this_program};
 use crate::{descriptors as exhaustion, kill, panics, shutdown, silence, slowloris, stop, subscribers};
 
 /// How many faults there are at one time.
@@ -20,15 +21,13 @@ const DESCRIPTORS: u64 = 2_000;
 /// What the allocator may keep more after many rounds than after the first ones: less than any fault holds while it lasts.
 const MEMORY: usize = 16 << 20;
 
+/// The small scale of the case below, as part of every run.
 #[test]
-fn all_faults_at_random_for_twenty_seconds_leave_memory_flat() {
+fn all_faults_at_random_for_a_short_time_leave_memory_flat() {
     if !may_open(DESCRIPTORS) {
         return;
     }
-    alone(name_of(all_faults_at_random_for_twenty_seconds_leave_memory_flat), || {
-        // The small scale of the case below, as part of every run.
-        faults_at_random(soak().map_or(Duration::from_secs(20), |length| length.min(Duration::from_secs(60))))
-    });
+    alone(name_of(all_faults_at_random_for_a_short_time_leave_memory_flat), || faults_at_random(short_soak()));
 }
 
 #[test]
@@ -42,7 +41,7 @@ fn all_faults_at_random_leave_memory_flat() {
 type Fault = (&'static str, fn(Transport) -> BoxFuture<'static, ()>);
 
 /// Each takes a second or two, on a scale at which several may go on at the same time.
-const FAULTS: [Fault; 13] = [
+const FAULTS: [Fault; 15] = [
     ("PULLs are killed", |transport| kill::kill_pulls(Place::new(transport), 30_000, 3).boxed()),
     ("PUSHes are killed", |transport| kill::kill_pushes(Place::new(transport), 30_000, 3).boxed()),
     ("SUBs are killed", |transport| subscribers::kill_subscribers(Place::new(transport), 10_000, 3).boxed()),
@@ -60,6 +59,8 @@ const FAULTS: [Fault; 13] = [
     ("sockets come and go", |transport| {
         async move { shutdown::open_and_end(&Place::new(transport), 20).await }.boxed()
     }),
+    ("a crowd is idle", |transport| held::come_and_stay::<Pipeline>(Place::new(transport), 300).boxed()),
+    ("subscribers are idle", |transport| held::come_and_stay::<Feed>(Place::new(transport), 300).boxed()),
     ("tasks panic", |transport| {
         panics::receive_and_panic(Place::new(transport))
             .then(move |()| panics::make_and_panic(Place::new(transport)))
