@@ -291,8 +291,11 @@ async fn paused_and_read_again(pull: &PullSocket, place: &Place) -> Raw {
     const MESSAGES: usize = 500;
     let endpoint = within(pull.bind(place.wildcard())).await.unwrap();
     let mut raw = Raw::peer(&endpoint, READY_PUSH).await;
-    raw.send(&frame(0, &[7; 1_000]).repeat(MESSAGES)).await;
     let pong = b"\x04PONG".to_vec();
+    // Only to a peer that has asked is anything said.
+    raw.send(&ping(&[])).await;
+    while within(raw.frame()).await.expect("the answer").body != pong {}
+    raw.send(&frame(0, &[7; 1_000]).repeat(MESSAGES)).await;
     while within(raw.frame()).await.expect("a PONG").body != pong {}
     for _ in 0..MESSAGES {
         within(pull.recv()).await.unwrap();
