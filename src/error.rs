@@ -26,6 +26,9 @@ pub enum BuildError {
         /// The longest delay.
         longest: Duration,
     },
+    /// The welcome message is larger than the socket's own limits: peers with the same ones would end every connection.
+    #[error("the welcome message exceeds the socket's own limits")]
+    WelcomeMessage,
     /// An option is larger than the protocol or the system can express.
     #[error("{option} must be at most {maximum}")]
     TooLarge {
@@ -107,7 +110,7 @@ pub enum SendError {
     /// The socket has been closed, or its runtime has ended.
     #[error("the socket is closed")]
     Closed(Message),
-    /// The message is larger than `max_message_size`, or has more frames than `max_frames`.
+    /// The message is larger than `max_message_size`, has more frames than `max_frames`, or one larger than `max_frame_size`.
     #[error("the message has {} bytes in {} frames, more than this socket's limit", .0.byte_len(), .0.frame_count())]
     TooLarge(Message),
 }
@@ -131,7 +134,7 @@ pub enum TrySendError {
     /// The socket has been closed, or its runtime has ended.
     #[error("the socket is closed")]
     Closed(Message),
-    /// The message is larger than `max_message_size`, or has more frames than `max_frames`.
+    /// The message is larger than `max_message_size`, has more frames than `max_frames`, or one larger than `max_frame_size`.
     #[error("the message has {} bytes in {} frames, more than this socket's limit", .0.byte_len(), .0.frame_count())]
     TooLarge(Message),
     /// The peer that it was for has gone (`send_to`).

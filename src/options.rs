@@ -183,6 +183,15 @@ impl Options {
         if self.heartbeat_timeout.is_zero() { self.heartbeat_interval } else { self.heartbeat_timeout }
     }
 
+    /// Whether a message is within the limits.
+    #[inline]
+    pub(crate) fn admits(&self, message: &Message) -> bool {
+        let fits = message.byte_len() <= self.max_message_size && message.frame_count() <= self.max_frames;
+        // Usually the message is no larger than a frame may be.
+        fits && (message.byte_len() <= self.max_frame_size
+            || message.iter().all(|frame| frame.len() <= self.max_frame_size))
+    }
+
     /// How much may wait for one subscriber.
     #[inline]
     pub(crate) fn subscriber_mark(&self) -> HighWaterMark {
@@ -231,11 +240,8 @@ impl Options {
         if self.heartbeat_ttl > TTL_MAXIMUM {
             return Err(BuildError::TooLarge { option: "heartbeat_ttl", maximum: TTL_MAXIMUM.as_secs() });
         }
-        let welcome = self.welcome.as_ref().map_or((0, 0), |message| (message.byte_len(), message.frame_count()));
-        for (size, limit) in [(welcome.0, self.max_message_size), (welcome.1, self.max_frames)] {
-            if size > limit {
-                return Err(BuildError::TooLarge { option: "welcome_message", maximum: limit as u64 });
-            }
+        if self.welcome.as_ref().is_some_and(|message| !self.admits(message)) {
+            return Err(BuildError::WelcomeMessage);
         }
         match bounded.into_iter().find(|(_, value)| *value > KERNEL_MAXIMUM) {
             Some((option, _)) => Err(BuildError::TooLarge { option, maximum: KERNEL_MAXIMUM }),
@@ -320,7 +326,8 @@ macro_rules! common_options {
             self
         }
 
-        /// How often a PING is sent to each peer that understands it (ZMTP 3.1). Default: zero, none.
+        /// How often a PING is sent to each peer that understands it (ZMTP 3.1), once in a millisecond at most. Default: zero,
+        /// none.
         ///
         /// A peer of which no byte comes within the [timeout](Self::heartbeat_timeout) after a PING is given up
         /// ([`DisconnectReason::Silent`](crate::DisconnectReason::Silent)), and dialled again if it was dialled. One that may
@@ -434,6 +441,21 @@ mod tests {
         assert!(matches!(crossed.check(), Err(BuildError::ReconnectDelay { .. })));
         let huge = Options { backlog: u32::MAX, ..Options::default() };
         assert!(matches!(huge.check(), Err(BuildError::TooLarge { option: "backlog", .. })));
+    }
+
+    #[test]
+    fn a_welcome_has_the_limits_of_any_message() {
+        let limits = Options { max_message_size: 10, max_frame_size: 6, max_frames: 2, ..Options::default() };
+        for (welcome, is_valid) in [
+            (Message::from("123456"), true),
+            (["12345", "67890"].into(), true),
+            ("1234567".into(), false),
+            (["123456", "12345"].into(), false),
+            (["", "", ""].into(), false),
+        ] {
+            let options = Options { welcome: Some(welcome.clone()), ..limits.clone() };
+            assert_eq!(options.check(), if is_valid { Ok(()) } else { Err(BuildError::WelcomeMessage) }, "{welcome:?}");
+        }
     }
 
     #[test]

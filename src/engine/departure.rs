@@ -178,10 +178,7 @@ impl<P: Pattern> Engine<P> {
             return None;
         }
         // Nobody is accepted or dialled any more while the last peers read what they were sent.
-        for attachment in self.shared.detach_all() {
-            attachment.task.abort();
-            self.detached.push(attachment);
-        }
+        drop(self.shared.detach_all());
         for slot in self.peers.slots() {
             if expired { self.end(slot, DisconnectReason::Local) } else { self.leave(slot) }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::task::{Wake, Waker};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tracing::Span;
 
@@ -17,14 +17,19 @@ use crate::queue::lock;
 use crate::queue::outbound::Outbound;
 use crate::stats::{Closed, Counters};
 use crate::sync::{AtomicBool, AtomicWaker, Mutex, Ordering};
-use crate::transport::Connected;
+use crate::transport::{Connected, Listener};
 use crate::zmtp::socket_type::SocketType;
 
 /// Names one `bind` or `connect` of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AttachmentId(u64);
 
-/// A bound or connected endpoint, with the task that serves it.
+/// The listener of a bound endpoint. Its task polls it; it goes when the endpoint is detached, also if that task is not
+/// polled any more.
+pub(crate) type ListenerSlot = Arc<Mutex<Option<Listener>>>;
+
+/// A bound or connected endpoint, with the task that serves it; when it is dropped the task is told to end, and the address
+/// is free.
 #[derive(Debug)]
 pub(crate) struct Attachment {
     pub(crate) id: AttachmentId,
@@ -34,6 +39,17 @@ pub(crate) struct Attachment {
     /// With nothing left to choose.
     pub(crate) resolved: Endpoint,
     pub(crate) task: JoinHandle<()>,
+    /// Of a bound one.
+    pub(crate) listener: Option<ListenerSlot>,
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.task.abort();
+        if let Some(listener) = &self.listener {
+            let _listener = lock(listener).take();
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,7 +221,7 @@ pub(crate) struct Shared {
     pub(crate) presence: Watched<Presence>,
     pub(crate) counters: Counters,
     /// Changes whenever subscriptions of peers do.
-    pub(crate) subscription_changes: watch::Sender<u64>,
+    pub(crate) subscription_changes: Watched<u64>,
     /// One for each accepted connection that may be in the handshake.
     pub(crate) handshakes: Arc<Semaphore>,
     /// `None` once the socket is closed.
@@ -223,7 +239,7 @@ impl Shared {
             reporter: Reporter::default(),
             presence: Watched::new(Presence::Open { peers: 0 }),
             counters: Counters::default(),
-            subscription_changes: watch::Sender::new(0),
+            subscription_changes: Watched::new(0),
             handshakes: Arc::new(Semaphore::new(options.max_pending_handshakes.min(Semaphore::MAX_PERMITS))),
             attachments: Mutex::new(Some(Vec::new())),
             next_attachment: AtomicU64::new(0),
@@ -234,9 +250,10 @@ impl Shared {
     /// Tells those who wait for subscriptions to look again.
     #[inline]
     pub(crate) fn subscriptions_changed(&self) {
-        if self.subscription_changes.receiver_count() > 0 {
-            self.subscription_changes.send_modify(|changes| *changes += 1);
-        }
+        self.subscription_changes.modify(|changes| {
+            *changes += 1;
+            true
+        });
     }
 
     pub(crate) fn next_attachment(&self) -> AttachmentId {

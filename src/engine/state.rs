@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::engine::pattern::{Inward, Pattern};
 use crate::engine::peers::Peers;
-use crate::engine::shared::{Attachment, Shared};
+use crate::engine::shared::Shared;
 use crate::engine::slabs::Slabs;
 use crate::engine::unfinished::Unfinished;
 use crate::engine::vigil::Duties;
@@ -97,8 +97,6 @@ pub(crate) struct Engine<P> {
     /// Until when peers that we have left may go on reading, in order.
     pub(super) leaving: VecDeque<(Instant, usize, PeerId)>,
     pub(super) closing: Option<Closing>,
-    /// The attachments of a closing socket, whose tasks have been told to end.
-    pub(super) detached: Vec<Attachment>,
 }
 
 impl<P: Pattern> Engine<P> {
@@ -129,7 +127,6 @@ impl<P: Pattern> Engine<P> {
             duties: Duties::default(),
             leaving: VecDeque::new(),
             closing: None,
-            detached: Vec::new(),
         }
     }
 

@@ -25,7 +25,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::engine::pattern::{Pattern, Reach};
 use crate::engine::peer::Peer;
-use crate::engine::shared::{Arrival, Attachment, AttachmentId, Command, Ended, PeerWaker, Presence, Shared};
+use crate::engine::shared::{Arrival, AttachmentId, Command, Ended, PeerWaker, Presence, Shared};
 use crate::engine::state::{Closing, Engine};
 use crate::monitor::{self, Event, PeerId};
 use crate::queue::lock;
@@ -34,9 +34,6 @@ use crate::sync::Mutex;
 use crate::zmtp::command::SUBSCRIBE_OVERHEAD;
 use crate::zmtp::connection::{self, Connection};
 use crate::zmtp::decoder::{COMMAND_MAXIMUM, Limits};
-
-/// How long the end of an aborted task is waited for.
-pub(crate) const ABORTED_WITHIN: Duration = Duration::from_secs(1);
 
 impl<P: Pattern> Engine<P> {
     /// One turn of the I/O task; `true` if there is more to do at once.
@@ -206,7 +203,7 @@ struct Driver<P: Pattern> {
 }
 
 impl<P: Pattern> Future for Driver<P> {
-    type Output = Option<(Closed, Vec<Attachment>)>;
+    type Output = Option<Closed>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
@@ -219,7 +216,7 @@ impl<P: Pattern> Future for Driver<P> {
         }
         if let Some(closed) = engine.closed().filter(|_| !this.is_closed) {
             this.is_closed = true;
-            return Poll::Ready(Some((closed, std::mem::take(&mut engine.detached))));
+            return Poll::Ready(Some(closed));
         }
         if more || !engine.sleep() {
             cx.waker().wake_by_ref();
@@ -249,12 +246,7 @@ async fn drive<P: Pattern>(engine: Arc<Mutex<Engine<P>>>, shared: Arc<Shared>, _
     let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
     // The engine has budgets of its own. With tokio's, a stream that is not polled for want of budget would look full.
     let mut driver = unconstrained(Driver { engine, shared: shared.clone(), timer, is_closed: false });
-    if let Some((closed, attachments)) = (&mut driver).await {
-        for attachment in attachments {
-            // Only then is the address free again. An aborted task is an error to wait for, and that is all there is; one whose
-            // runtime stands still does not end at all.
-            let _ = tokio::time::timeout(ABORTED_WITHIN, attachment.task).await;
-        }
+    if let Some(closed) = (&mut driver).await {
         shared.end(Presence::Closed(closed));
         driver.await;
     }
@@ -273,9 +265,7 @@ impl<P: Pattern> Drop for End<P> {
         *lock(&self.engine) = Engine::new(self.shared.clone(), P::default());
         self.shared.outbound.close();
         self.shared.inbound.close();
-        for attachment in self.shared.detach_all() {
-            attachment.task.abort();
-        }
+        drop(self.shared.detach_all());
         self.shared.end(Presence::Abandoned);
     }
 }

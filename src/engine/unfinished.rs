@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::engine::pattern::Pattern;
+use crate::engine::peer::Peer;
 use crate::engine::state::Engine;
 use crate::engine::vigil::Duty;
 use crate::error::ProtocolError;
@@ -25,7 +26,7 @@ const LITTLE: usize = 4 * 1024;
 
 /// While others wait and the budget is used up, the lead must bring so many bytes in this time, or finish.
 const PACE: Duration = Duration::from_secs(1);
-const PACE_BYTES: usize = 64 * 1024;
+const PACE_BYTES: u64 = 64 * 1024;
 
 #[derive(Debug)]
 struct Lead {
@@ -33,8 +34,17 @@ struct Lead {
     id: PeerId,
     /// When it is looked at whether it goes on; not while nobody waits.
     deadline: Option<Instant>,
-    /// What it held at the last look.
-    held: usize,
+    /// What had come of it at the last look, in bytes.
+    since: u64,
+    /// How many messages had come of it before.
+    messages: u64,
+}
+
+impl Lead {
+    fn new(slot: usize, peer: &Peer) -> Self {
+        let (since, messages) = (peer.counts.bytes_received, peer.counts.received);
+        Self { slot, id: peer.about.id, deadline: None, since, messages }
+    }
 }
 
 /// What all peers together hold of messages that are not whole.
@@ -86,18 +96,15 @@ impl<P: Pattern> Engine<P> {
         let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.unfinished >= LITTLE) else {
             return false;
         };
-        let (id, held) = (peer.about.id, peer.unfinished);
-        let lead = self.unfinished.lead.get_or_insert(Lead { slot, id, deadline: None, held });
+        let id = peer.about.id;
+        let lead = self.unfinished.lead.get_or_insert(Lead::new(slot, peer));
         if lead.id == id {
             return false;
         }
         if !std::mem::replace(&mut peer.in_line, true) {
             self.unfinished.line.push_back((slot, id));
         }
-        if lead.deadline.is_none() {
-            lead.deadline = Instant::now().checked_add(PACE);
-            self.duties.add(lead.deadline, lead.slot, lead.id, Duty::Finish);
-        }
+        self.set_pace();
         true
     }
 
@@ -124,39 +131,58 @@ impl<P: Pattern> Engine<P> {
             return;
         };
         let before = std::mem::replace(&mut peer.unfinished, now);
-        let id = peer.about.id;
+        let (id, messages) = (peer.about.id, peer.counts.received);
         self.unfinished.bytes = self.unfinished.bytes - before + now;
         self.shared.counters.unfinished_bytes.set(self.unfinished.bytes);
-        let is_within = !self.is_tight();
-        if is_within || (now < LITTLE && self.unfinished.lead.as_ref().is_some_and(|lead| lead.id == id)) {
+        let lead = self.unfinished.lead.as_ref().filter(|lead| lead.id == id);
+        // Its message is whole, whether it has begun the next one or not.
+        let has_led = lead.is_some_and(|lead| now < LITTLE || messages > lead.messages);
+        if !self.is_tight() {
             self.unfinished.lead = None;
-        }
-        if is_within {
-            while self.next_in_line() {}
-        } else if self.unfinished.lead.is_none() {
-            // Also when this one was the first in line, and there was nothing to be read of it.
-            self.next_in_line();
+            while let Some(slot) = self.next_in_line() {
+                self.make_readable(slot);
+            }
+        } else if has_led || self.unfinished.lead.is_none() {
+            self.hand_over();
         }
     }
 
-    /// Lets the first one that waits go on; `false` if there is none.
-    fn next_in_line(&mut self) -> bool {
+    /// Takes the first one out of the line.
+    fn next_in_line(&mut self) -> Option<usize> {
         while let Some((slot, id)) = self.unfinished.line.pop_front() {
             if let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.about.id == id) {
                 peer.in_line = false;
-                self.make_readable(slot);
-                return true;
+                return Some(slot);
             }
         }
-        false
+        None
+    }
+
+    /// The first one in line is the lead from now on.
+    fn hand_over(&mut self) {
+        self.unfinished.lead = None;
+        if let Some(slot) = self.next_in_line() {
+            self.unfinished.lead = self.peers.get_mut(slot).map(|peer| Lead::new(slot, peer));
+            if !self.unfinished.line.is_empty() {
+                self.set_pace();
+            }
+            self.make_readable(slot);
+        }
+    }
+
+    /// Somebody waits for the lead from now on.
+    fn set_pace(&mut self) {
+        if let Some(lead) = self.unfinished.lead.as_mut().filter(|lead| lead.deadline.is_none()) {
+            lead.deadline = Instant::now().checked_add(PACE);
+            self.duties.add(lead.deadline, lead.slot, lead.id, Duty::Finish);
+        }
     }
 
     /// There is nothing to be read of a peer for now. If it is the lead and there is room for one more, somebody else is.
     pub(super) fn pass_lead(&mut self, slot: usize) {
         let leads = self.unfinished.lead.as_ref().is_some_and(|lead| lead.slot == slot);
         if leads && !self.is_used_up() {
-            self.unfinished.lead = None;
-            self.next_in_line();
+            self.hand_over();
         }
     }
 
@@ -173,9 +199,9 @@ impl<P: Pattern> Engine<P> {
         }
         let peer = self.peers.get_mut(slot)?;
         // That it is not read is our doing.
-        let goes_on = peer.unfinished - lead.held.min(peer.unfinished) >= PACE_BYTES || peer.vigil.is_paused;
+        let goes_on = peer.counts.bytes_received - lead.since >= PACE_BYTES || peer.vigil.is_paused;
         if goes_on || !is_used_up {
-            lead.held = peer.unfinished;
+            lead.since = peer.counts.bytes_received;
             lead.deadline = now.checked_add(PACE);
             return lead.deadline;
         }

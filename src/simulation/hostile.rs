@@ -1,5 +1,6 @@
 //! Hostile peers: bytes that no socket would send, on connections of their own, while the honest ones lose nothing.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -54,7 +55,7 @@ pub(super) fn besiege(
     let listener = network.listen(Address { owner: HOSTILE, place: TRAP, is_ipc }).expect("the trap is free");
     let mut rng = rng.fork();
     attackers.spawn(async move {
-        while let Ok(connected) = listener.accept().await {
+        while let Ok(connected) = poll_fn(|cx| listener.poll_accept(cx)).await {
             attack(connected.stream, claims[1], &mut rng).await;
         }
     });

@@ -2,11 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::future::poll_fn;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -239,21 +239,18 @@ impl Network {
 }
 
 impl Listener {
-    pub(crate) async fn accept(&self) -> io::Result<Connected> {
-        poll_fn(|cx| {
-            let mut state = lock(&self.network.0);
-            let Some(place) = state.places.get_mut(&self.place) else {
-                return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
-            };
-            match place.arrivals.pop_front() {
-                Some(connected) => Poll::Ready(Ok(connected)),
-                None => {
-                    place.acceptor = Some(cx.waker().clone());
-                    Poll::Pending
-                }
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Connected>> {
+        let mut state = lock(&self.network.0);
+        let Some(place) = state.places.get_mut(&self.place) else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        match place.arrivals.pop_front() {
+            Some(connected) => Poll::Ready(Ok(connected)),
+            None => {
+                place.acceptor = Some(cx.waker().clone());
+                Poll::Pending
             }
-        })
-        .await
+        }
     }
 }
 

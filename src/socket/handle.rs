@@ -17,7 +17,6 @@ use crate::engine::listen::listen;
 use crate::engine::pattern::Pattern;
 use crate::engine::shared::{Attachment, AttachmentKind, Command, Presence, Shared};
 use crate::engine::state::Engine;
-use crate::engine::task;
 use crate::error::{BindError, CloseError, ConnectError, DetachError, TryRecvError, WaitError};
 use crate::message::Message;
 use crate::monitor::{Event, Monitor, Peer, PeerStats};
@@ -102,11 +101,13 @@ impl Core {
             }
         };
         let id = self.shared.next_attachment();
+        let listener = Arc::new(Mutex::new(Some(listener)));
         let attachment = || Attachment {
             id,
             kind: AttachmentKind::Bound,
             requested,
             resolved: resolved.clone(),
+            listener: Some(listener.clone()),
             task: runtime.spawn(
                 listen(self.shared.clone(), listener, resolved.clone(), id)
                     .instrument(tracing::debug_span!(parent: &self.shared.span, "bound", endpoint = %resolved)),
@@ -128,6 +129,7 @@ impl Core {
             kind: AttachmentKind::Connected,
             requested: endpoint.clone(),
             resolved: endpoint.clone(),
+            listener: None,
             task: runtime.spawn(
                 dial(self.shared.clone(), endpoint.clone(), id)
                     .instrument(tracing::debug_span!(parent: &self.shared.span, "connected", %endpoint)),
@@ -142,30 +144,24 @@ impl Core {
         Ok(())
     }
 
-    pub(crate) async fn unbind(&self, endpoint: Endpoint) -> Result<(), DetachError> {
-        for attachment in self.detach(AttachmentKind::Bound, endpoint)? {
-            // Only when the task has ended is the address free again; that it was aborted is no news, and if its runtime stands
-            // still it does not end at all.
-            let _ = tokio::time::timeout(task::ABORTED_WITHIN, attachment.task).await;
-        }
-        Ok(())
+    pub(crate) fn unbind(&self, endpoint: Endpoint) -> Result<(), DetachError> {
+        self.detach(AttachmentKind::Bound, endpoint)
     }
 
     pub(crate) fn disconnect(&self, endpoint: Endpoint) -> Result<(), DetachError> {
-        self.detach(AttachmentKind::Connected, endpoint).map(drop)
+        self.detach(AttachmentKind::Connected, endpoint)
     }
 
-    fn detach(&self, kind: AttachmentKind, endpoint: Endpoint) -> Result<Vec<Attachment>, DetachError> {
+    fn detach(&self, kind: AttachmentKind, endpoint: Endpoint) -> Result<(), DetachError> {
         let gone = self.shared.detach(kind, &endpoint).ok_or(DetachError::Closed)?;
         if gone.is_empty() {
             return Err(DetachError::NotAttached(endpoint));
         }
-        for attachment in &gone {
-            attachment.task.abort();
+        for attachment in gone {
             self.shared.signal.command(Command::Detach(attachment.id));
             self.shared.reporter.report(|| Event::Detached { endpoint: attachment.resolved.clone() });
         }
-        Ok(gone)
+        Ok(())
     }
 
     /// Where the socket's tasks run: from the first attachment on always in the same runtime, whoever calls.
@@ -208,9 +204,7 @@ impl Core {
             return;
         }
         // Nothing was ever attached, unless it was in this very moment.
-        for attachment in self.shared.detach_all() {
-            attachment.task.abort();
-        }
+        drop(self.shared.detach_all());
         let (unsent, _) = self.shared.outbound.depth();
         let unsent = unsent as u64;
         self.shared.end(Presence::Closed(Closed { unsent, ..Closed::default() }));
@@ -237,18 +231,17 @@ impl Core {
 
     /// Waits until `is_reached`, which depends on subscriptions of peers.
     pub(crate) async fn wait_for_subscriptions(&self, is_reached: impl Fn() -> bool) -> Result<(), WaitError> {
-        let mut changes = self.shared.subscription_changes.subscribe();
+        let changes = &self.shared.subscription_changes;
         loop {
             if self.is_closed() {
                 return Err(WaitError::Closed);
             }
             // Seen before looking: a change meanwhile is not lost.
-            changes.borrow_and_update();
+            let seen = changes.get();
             if is_reached() {
                 return Ok(());
             }
-            // Its sender lives as long as the socket.
-            let _ = future::select(pin!(changes.changed()), pin!(self.closed())).await;
+            future::select(pin!(changes.wait_for(|now| now != seen)), pin!(self.closed())).await;
         }
     }
 
@@ -319,11 +312,7 @@ impl Core {
     /// other.
     #[inline]
     pub(crate) fn is_acceptable(&self, message: &Message) -> bool {
-        let options = &self.shared.options;
-        let fits = message.byte_len() <= options.max_message_size && message.frame_count() <= options.max_frames;
-        // Usually the message fits altogether.
-        fits && (message.byte_len() <= options.max_frame_size
-            || message.iter().all(|frame| frame.len() <= options.max_frame_size))
+        self.shared.options.admits(message)
     }
 
     /// Queues a message if there is room.
@@ -533,7 +522,7 @@ macro_rules! common_methods {
             E: TryInto<$crate::endpoint::Endpoint>,
             E::Error: Into<$crate::endpoint::EndpointError>,
         {
-            self.core.unbind($crate::socket::handle::endpoint(endpoint)?).await
+            self.core.unbind($crate::socket::handle::endpoint(endpoint)?)
         }
 
         /// Closes the connection to an endpoint, or all of them if there are several, and makes no new one.

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -107,9 +108,9 @@ impl Listener {
         Ok((Self { listener, _file: file }, resolved))
     }
 
-    pub(crate) async fn accept(&self) -> io::Result<Connected> {
-        let (stream, _) = self.listener.accept().await?;
-        connected(stream)
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Connected>> {
+        let (stream, _) = ready!(self.listener.poll_accept(cx))?;
+        Poll::Ready(connected(stream))
     }
 }
 

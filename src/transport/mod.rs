@@ -6,6 +6,7 @@ pub(crate) mod tcp;
 use std::fmt;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
+use std::task::{Context, Poll};
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -116,13 +117,13 @@ impl Listener {
         }
     }
 
-    /// Waits for the next connection.
-    pub(crate) async fn accept(&self) -> io::Result<Connected> {
+    /// Polls for the next connection.
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Connected>> {
         match self {
-            Self::Tcp(listener) => listener.accept().await,
-            Self::Ipc(listener) => listener.accept().await,
+            Self::Tcp(listener) => listener.poll_accept(cx),
+            Self::Ipc(listener) => listener.poll_accept(cx),
             #[cfg(test)]
-            Self::Simulated(listener) => listener.accept().await,
+            Self::Simulated(listener) => listener.poll_accept(cx),
         }
     }
 }

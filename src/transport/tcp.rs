@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -49,9 +50,9 @@ impl Listener {
         Err(BindError::Io { endpoint: whole(), source: failure })
     }
 
-    pub(crate) async fn accept(&self) -> io::Result<Connected> {
-        let (stream, address) = self.listener.accept().await?;
-        Ok(connected(stream, address, self.keepalive, self.user_timeout))
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Connected>> {
+        let (stream, address) = ready!(self.listener.poll_accept(cx))?;
+        Poll::Ready(Ok(connected(stream, address, self.keepalive, self.user_timeout)))
     }
 }
 

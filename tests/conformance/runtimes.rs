@@ -181,6 +181,21 @@ fn what_is_attached_from_another_runtime_outlives_it() {
 }
 
 #[test]
+fn an_address_is_free_after_unbind_also_while_its_runtime_stands_still() {
+    for transport in TRANSPORTS {
+        let place = Place::new(transport);
+        let standing = one_thread();
+        let (first, second) = (new_pull(), new_pull());
+        let endpoint = standing.block_on(first.bind(place.fresh())).unwrap();
+        // From here on nothing of the first socket's is polled.
+        one_thread().block_on(async {
+            within(first.unbind(&endpoint)).await.unwrap();
+            within(second.bind(&endpoint)).await.unwrap();
+        });
+    }
+}
+
+#[test]
 fn the_end_of_the_runtime_wakes_those_who_wait() {
     for transport in TRANSPORTS {
         for runtime in [one_thread(), several_threads()] {

@@ -16,6 +16,7 @@ crate::behaviours! {
     a_peer_that_goes_gives_its_part_back,
     a_message_that_others_wait_for_costs_the_connection,
     peers_that_send_a_byte_now_and_then_keep_nobody_out,
+    peers_that_send_one_large_message_after_the_other_take_turns,
 }
 
 /// Half of it: from here on peers take turns.
@@ -172,4 +173,27 @@ async fn peers_that_send_a_byte_now_and_then_keep_nobody_out(place: Place) {
     }
     assert!(pull.stats().peers > count, "nobody is closed for being slow while there is room");
     dripping.abort();
+}
+
+async fn peers_that_send_one_large_message_after_the_other_take_turns(place: Place) {
+    let (pull, endpoint) = bound(&place).await;
+    let _silent = begin(&pull, &endpoint, BUDGET).await;
+    let mut senders = Vec::new();
+    for mark in [b'a', b'b'] {
+        let mut raw = Raw::peer(&endpoint, READY_PUSH).await;
+        senders.push(tokio::spawn(async move {
+            // Until the connection ends.
+            while raw.try_send(&frame(0, &vec![mark; 500_000])).await.is_ok() {}
+        }));
+    }
+    let mut counts = [0, 0];
+    while counts.iter().sum::<usize>() < 60 {
+        let message = within(pull.recv()).await.unwrap();
+        counts[usize::from(message[0][0] - b'a')] += 1;
+    }
+    assert!(counts.iter().all(|count| *count >= 10), "{counts:?}");
+    within(pull.close()).await.unwrap();
+    for sender in senders {
+        within(sender).await.unwrap();
+    }
 }
