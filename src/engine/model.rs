@@ -23,7 +23,7 @@ use crate::message::Message;
 use crate::monitor::{self, Event, PeerId};
 use crate::options::{HighWaterMark, Options};
 use crate::queue::lock;
-use crate::queue::outbound::Refused;
+use crate::queue::outbound::{Call, Refused};
 use crate::socket::handle::Core;
 use crate::socket::pull::Pull;
 use crate::socket::push::Push;
@@ -199,7 +199,7 @@ impl<P: Pattern> Socket<P> {
 
     /// What `send` does when there is room.
     fn offer(&self, byte: u8) -> Result<(), Refused> {
-        if self.shared.outbound.offer(&Message::from(vec![byte]))? && !self.engine.take_turn(false) {
+        if self.shared.outbound.offer(&Message::from(vec![byte]))? == Call::Wake && !self.engine.take_turn(false) {
             self.shared.signal.wake();
         }
         Ok(())
@@ -212,7 +212,7 @@ impl<P: Pattern> Socket<P> {
             self.engine.take_turn(true);
             self.shared.outbound.poll_offer(&message, &mut ticket, cx.waker())
         }));
-        if call.unwrap() {
+        if call.unwrap() == Call::Wake {
             self.shared.signal.wake();
         }
     }

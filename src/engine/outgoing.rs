@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use crate::options::HighWaterMark;
-use crate::zmtp::encoder::{BATCH_BYTES, Batch, Cursor, Part, Position, Spans};
+use crate::zmtp::encoder::{BATCH_BYTES, Batch, Cursor, Part, Position, Spans, WRITE_BYTES};
 
 /// A part of a batch goes to a peer by reference if it is at least this long and so large a fraction of its batch:
 /// less would be more slices than a write takes, or keep much memory for little.
@@ -50,6 +50,26 @@ impl Piece {
             Body::Own(batch) => Some(batch),
             Body::Shared(batch) => Arc::into_inner(batch),
         }
+    }
+}
+
+/// A peer's last batch, lent for messages to be dealt to it.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    batch: Batch,
+    /// What it was before.
+    wire_len: usize,
+    counts: (usize, usize),
+    /// Once it is this long it is full, or its peer has as much as one write should take.
+    end: usize,
+}
+
+impl Tail {
+    /// Adds the next message that is dealt out; `false` if it is the last one that finds room here.
+    #[inline]
+    pub(crate) fn deal(&mut self, spans: &mut Spans) -> bool {
+        spans.deal(&mut self.batch);
+        self.batch.wire_len() < self.end
     }
 }
 
@@ -146,37 +166,47 @@ impl Outgoing {
         }
     }
 
-    /// Adds the next message of a batch that is dealt out.
-    #[inline]
-    pub(crate) fn deal(&mut self, spans: &mut Spans, spare: impl FnOnce() -> Batch) {
-        let deal = |tail: &mut Batch| {
-            spans.deal(tail);
-        };
-        self.add(deal, spare);
-    }
-
     /// Adds something at the end.
     #[inline]
     pub(crate) fn add(&mut self, add: impl FnOnce(&mut Batch), spare: impl FnOnce() -> Batch) {
+        let mut tail = self.lend(spare);
+        add(&mut tail.batch);
+        self.take_home(tail);
+    }
+
+    /// Lends the batch at the end, for messages to be added to it.
+    #[inline]
+    pub(crate) fn lend(&mut self, spare: impl FnOnce() -> Batch) -> Tail {
         let grows = |piece: &Piece| matches!(&piece.body, Body::Own(batch) if !batch.is_full());
         if !self.pieces.back().is_some_and(grows) {
             self.give(spare());
         }
-        let only = self.pieces.len() == 1;
-        if let Some(Piece { body: Body::Own(batch), part }) = self.pieces.back_mut() {
-            let before = (batch.wire_len(), batch.messages(), batch.payload());
-            add(batch);
-            let (added, messages, payload) =
-                (batch.wire_len() - before.0, batch.messages() - before.1, batch.payload() - before.2);
+        let batch = match self.pieces.back_mut() {
+            Some(Piece { body: Body::Own(batch), .. }) => std::mem::take(batch),
+            _ => Batch::default(),
+        };
+        let (wire_len, counts) = (batch.wire_len(), (batch.messages(), batch.payload()));
+        let end = BATCH_BYTES.min(wire_len + WRITE_BYTES.saturating_sub(self.pending));
+        Tail { batch, wire_len, counts, end }
+    }
+
+    /// Takes back what was lent, before anything else is done.
+    #[inline]
+    pub(crate) fn take_home(&mut self, tail: Tail) {
+        let Tail { batch, wire_len, counts, .. } = tail;
+        let (added, messages, payload) =
+            (batch.wire_len() - wire_len, batch.messages() - counts.0, batch.payload() - counts.1);
+        if self.pieces.len() == 1 {
+            self.first_left += added;
+        }
+        if let Some(Piece { body: Body::Own(place), part }) = self.pieces.back_mut() {
             part.end = batch.end();
             part.messages += messages;
             part.payload += payload;
             self.messages += messages;
             self.payload += payload;
             self.pending += added;
-            if only {
-                self.first_left += added;
-            }
+            *place = batch;
         }
     }
 
@@ -337,7 +367,7 @@ impl Outgoing {
     /// Whether as much is there as one write should take.
     #[inline]
     pub(crate) fn is_large(&self) -> bool {
-        self.pending >= BATCH_BYTES
+        self.pending >= WRITE_BYTES
     }
 }
 

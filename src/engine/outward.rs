@@ -10,6 +10,9 @@ use crate::zmtp::encoder::BATCH_BYTES;
 /// How often more is collected for one write while senders wait for room.
 const COLLECT_ROUNDS: usize = 64;
 
+/// With several peers less is collected for each, but this much: what is written should still be in the processor's cache.
+const COLLECT_BYTES: usize = 16 * 1024;
+
 /// So many batches are routed in one turn: a sender that keeps up with a publisher must not keep it from all else.
 const ROUTE_BATCHES: usize = 16;
 
@@ -71,9 +74,10 @@ impl<P: Pattern> Engine<P> {
             more_will_come && self.pattern.has_room() && self.collected < COLLECT_ROUNDS && self.closing.is_none();
         let mut put_off = false;
         let mut writable = self.peers.take_writable();
+        let enough = (BATCH_BYTES / writable.len().max(1)).max(COLLECT_BYTES);
         let mut index = 0;
         while let Some(&slot) = writable.get(index) {
-            let small = |peer: &mut Peer| (1..BATCH_BYTES).contains(&peer.out.pending());
+            let small = |peer: &mut Peer| (1..enough).contains(&peer.out.pending());
             if collect && self.peers.get_mut(slot).is_some_and(small) {
                 put_off = true;
                 index += 1;

@@ -29,7 +29,7 @@ use crate::zmtp::greeting::Version;
 use crate::zmtp::socket_type::SocketType;
 
 /// The most slices that go into one vectored write.
-const SLICES: usize = 64;
+const SLICES: usize = 256;
 
 /// A read begins only if there is room for this much, or for half of what is in the buffer already.
 const READ_MINIMUM: usize = 2 * 1024;

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use crate::engine::peer::Peer;
 use crate::monitor::PeerId;
-use crate::zmtp::encoder::Batch;
+use crate::zmtp::encoder::{BATCH_BYTES, Batch};
 
 /// Emptied batches that are kept for their buffers while messages are dealt out to many peers.
 const SPARE_BATCHES: usize = 16;
-/// A larger buffer is not kept: it would be held for a peer that may get little.
-const SPARE_BYTES: usize = 64 * 1024;
+/// A larger buffer is not kept.
+const SPARE_BYTES: usize = 2 * BATCH_BYTES;
 
 /// A socket's peers. A slot is reused after its peer has gone.
 #[derive(Debug, Default)]

@@ -14,7 +14,7 @@ use crate::message::Message;
 use crate::monitor::{Peer, PeerId};
 use crate::options::HighWaterMark;
 use crate::queue::inbound::Inbound;
-use crate::queue::outbound::{Outbound, Refused};
+use crate::queue::outbound::{Call, Outbound, Refused};
 use crate::queue::waiters::Ticket;
 use crate::sync::AtomicWaker;
 use crate::sync::checked::model;
@@ -38,7 +38,7 @@ struct Sending {
 fn sending(mark: usize, queued: &[u8]) -> Arc<Sending> {
     let queue = Outbound::new(HighWaterMark { messages: mark, bytes: 0 });
     for byte in queued {
-        assert_eq!(queue.offer(&message(*byte)), Ok(false));
+        assert_eq!(queue.offer(&message(*byte)), Ok(Call::Nobody));
     }
     Arc::new(Sending { queue, io: AtomicWaker::new() })
 }
@@ -72,7 +72,7 @@ fn send(to: &Sending, byte: u8) -> Result<(), Refused> {
     let message = message(byte);
     let mut place = Place { queue: &to.queue, ticket: None };
     let call = block_on(poll_fn(|cx| to.queue.poll_offer(&message, &mut place.ticket, cx.waker())))?;
-    if call {
+    if call == Call::Wake {
         to.io.wake();
     }
     Ok(())

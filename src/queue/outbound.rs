@@ -8,7 +8,7 @@ use crate::options::HighWaterMark;
 use crate::queue::lock;
 use crate::queue::waiters::{Ticket, Waiters, Woken};
 use crate::sync::Mutex;
-use crate::zmtp::encoder::{BATCH_BYTES, Batch};
+use crate::zmtp::encoder::{BATCH_BYTES, Batch, WRITE_BYTES};
 
 /// Emptied batches that are kept for their buffers while there is traffic.
 const SPARE_BATCHES: usize = 8;
@@ -31,17 +31,33 @@ struct State {
 
 impl State {
     #[inline]
-    fn push(&mut self, message: &Message, size: usize) {
+    fn push(&mut self, message: &Message, size: usize) -> Call {
         self.messages += 1;
         self.payload += size;
-        match self.batches.back_mut() {
-            Some(batch) if !batch.is_full() => batch.push(message),
-            _ => {
-                let mut batch = self.spare.pop().unwrap_or_default();
+        let is_full = match self.batches.back_mut() {
+            Some(batch) if !batch.is_full() => {
                 batch.push(message);
-                self.batches.push_back(batch);
+                batch.is_full()
             }
+            _ => self.push_first(message),
+        };
+        let engine_waits = std::mem::take(&mut self.engine_waits);
+        if is_full && self.payload >= WRITE_BYTES {
+            Call::Write
+        } else if engine_waits {
+            Call::Wake
+        } else {
+            Call::Nobody
         }
+    }
+
+    /// Begins a batch; says whether it is full.
+    fn push_first(&mut self, message: &Message) -> bool {
+        let mut batch = self.spare.pop().unwrap_or_default();
+        batch.push(message);
+        let is_full = batch.is_full();
+        self.batches.push_back(batch);
+        is_full
     }
 
     /// As many waiters as there may be room for.
@@ -64,6 +80,17 @@ pub(crate) enum Refused {
     Closed,
 }
 
+/// Whom a message that was taken calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// Somebody will come for it.
+    Nobody,
+    /// The engine sleeps and is to be told.
+    Wake,
+    /// As much is queued as one write should take: what is written now is still in the processor's cache.
+    Write,
+}
+
 /// The FIFO with its high-water marks.
 #[derive(Debug)]
 pub(crate) struct Outbound {
@@ -84,9 +111,9 @@ impl Outbound {
         Self { mark, state: Mutex::default() }
     }
 
-    /// Puts a message at the end; `Ok(true)` if the engine must be told.
+    /// Puts a message at the end; says whether the engine is to be called.
     #[inline]
-    pub(crate) fn offer(&self, message: &Message) -> Result<bool, Refused> {
+    pub(crate) fn offer(&self, message: &Message) -> Result<Call, Refused> {
         let size = message.byte_len();
         let mut state = lock(&self.state);
         if state.closed {
@@ -95,8 +122,7 @@ impl Outbound {
         if !self.mark.admits(state.messages, state.payload, size) {
             return Err(Refused::Full);
         }
-        state.push(message, size);
-        Ok(std::mem::take(&mut state.engine_waits))
+        Ok(state.push(message, size))
     }
 
     /// Like [`offer`](Self::offer), but waits for room.
@@ -105,7 +131,7 @@ impl Outbound {
         message: &Message,
         ticket: &mut Option<Ticket>,
         waker: &Waker,
-    ) -> Poll<Result<bool, Refused>> {
+    ) -> Poll<Result<Call, Refused>> {
         let size = message.byte_len();
         let mut state = lock(&self.state);
         if state.closed {
@@ -119,8 +145,7 @@ impl Outbound {
         if let Some(ticket) = ticket.take() {
             state.waiters.leave(ticket);
         }
-        state.push(message, size);
-        Poll::Ready(Ok(std::mem::take(&mut state.engine_waits)))
+        Poll::Ready(Ok(state.push(message, size)))
     }
 
     /// Whether a message of `size` bytes would be taken now, or refused for good; if not, observes when it may be.
@@ -289,11 +314,23 @@ mod tests {
     fn the_engine_is_called_once_per_sleep() {
         let queue = queue(10, 0);
         assert!(queue.sleep(true));
-        assert!(matches!(queue.offer(&"a".into()), Ok(true)));
-        assert!(matches!(queue.offer(&"b".into()), Ok(false)));
+        assert!(matches!(queue.offer(&"a".into()), Ok(Call::Wake)));
+        assert!(matches!(queue.offer(&"b".into()), Ok(Call::Nobody)));
         assert!(!queue.sleep(true), "there is work");
         assert!(queue.sleep(false));
-        assert!(matches!(queue.offer(&"c".into()), Ok(false)), "the engine has no peer with room");
+        assert!(matches!(queue.offer(&"c".into()), Ok(Call::Nobody)), "the engine has no peer with room");
+    }
+
+    #[test]
+    fn a_sender_writes_when_as_much_is_queued_as_one_write_takes() {
+        let queue = queue(0, 0);
+        assert!(queue.sleep(true));
+        let large = Message::from(vec![0; BATCH_BYTES]);
+        let calls: Vec<_> = (0..6).map(|_| queue.offer(&large).unwrap()).collect();
+        assert_eq!(calls, [Call::Wake, Call::Nobody, Call::Nobody, Call::Write, Call::Write, Call::Write]);
+        (0..6).for_each(|_| drop(take(&queue)));
+        assert_eq!(queue.offer(&large), Ok(Call::Nobody));
+        assert_eq!(queue.offer(&vec![0; WRITE_BYTES].into()), Ok(Call::Write));
     }
 
     #[test]

@@ -21,24 +21,23 @@ impl RoundRobin {
         self.turns.retain(|other| *other != slot);
     }
 
-    /// Whose turn it is.
+    /// Who has the turn after so many others.
     #[inline]
-    pub(crate) fn current(&self) -> Option<usize> {
-        self.turns.front().copied()
+    pub(crate) fn after(&self, turns: usize) -> Option<usize> {
+        self.turns.get(turns).copied()
     }
 
-    /// The current slot has had its turn.
-    #[inline]
-    pub(crate) fn next(&mut self) {
-        if self.turns.len() > 1 {
-            self.turns.rotate_left(1);
+    /// So many slots have had their turns.
+    pub(crate) fn advance(&mut self, turns: usize) {
+        if !self.turns.is_empty() {
+            self.turns.rotate_left(turns % self.turns.len());
         }
     }
 
     /// The only slot, if there is just one.
     #[inline]
     pub(crate) fn only(&self) -> Option<usize> {
-        if self.turns.len() == 1 { self.current() } else { None }
+        if self.turns.len() == 1 { self.after(0) } else { None }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -53,8 +52,8 @@ mod tests {
     fn deal(ring: &mut RoundRobin, count: usize) -> Vec<usize> {
         let mut order = Vec::new();
         for _ in 0..count {
-            order.extend(ring.current());
-            ring.next();
+            order.extend(ring.after(0));
+            ring.advance(1);
         }
         order
     }
@@ -83,6 +82,7 @@ mod tests {
         ring.join(1);
         assert_eq!(ring.only(), Some(1));
         ring.leave(1);
-        assert_eq!((ring.current(), ring.only(), ring.is_empty()), (None, None, true));
+        ring.advance(1);
+        assert_eq!((ring.after(0), ring.only(), ring.is_empty()), (None, None, true));
     }
 }

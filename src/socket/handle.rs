@@ -22,7 +22,7 @@ use crate::message::Message;
 use crate::monitor::{Event, Monitor, Peer, PeerStats};
 use crate::options::Options;
 use crate::queue::lock;
-use crate::queue::outbound::Refused;
+use crate::queue::outbound::{Call, Refused};
 use crate::socket::subscriptions::Subscriptions;
 use crate::stats::{Closed, Stats};
 use crate::sync::Mutex;
@@ -318,20 +318,23 @@ impl Core {
     /// Queues a message if there is room.
     #[inline]
     pub(crate) fn offer(&self, message: &Message) -> Result<(), Refused> {
-        if self.shared.outbound.offer(message)? {
-            self.call_engine();
+        match self.shared.outbound.offer(message)? {
+            Call::Nobody => {}
+            call => self.call_engine(call),
         }
         Ok(())
     }
 
     /// The engine sleeps and there is a message for it. When this thread has called no engine just before, the message is
     /// written from here, which saves the hop to the I/O task; when messages follow each other closely, on this socket or
-    /// on several in turn, the I/O task is woken, and sends what has come until then in one go.
+    /// on several in turn, the I/O task is woken, and sends what has come until then in one go. Unless so much has come
+    /// that waiting for more would gain nothing.
     #[cold]
-    fn call_engine(&self) {
-        let apart = LAST_CALL.get().is_none_or(|last| last.elapsed() >= CALLS_APART);
+    fn call_engine(&self, call: Call) {
+        let much = call == Call::Write;
+        let now = much || LAST_CALL.get().is_none_or(|last| last.elapsed() >= CALLS_APART);
         // A message for very many peers is the I/O task's work.
-        if !apart || self.has_crowd() || !self.take_turn(false) {
+        if !now || self.has_crowd() || !self.take_turn(much) {
             self.shared.signal.wake();
         }
         // At the end: what a write takes is no pause of the user's.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::engine::outgoing::Tail;
 use crate::engine::pattern::{Incoming, Inward, Pattern, Reach, Unsent};
 use crate::engine::peer::Peer;
 use crate::error::{BuildError, ProtocolError};
@@ -16,6 +17,8 @@ use crate::zmtp::socket_type::SocketType;
 #[derive(Debug, Default)]
 pub(crate) struct Push {
     ring: RoundRobin,
+    /// A scratch list of the peers' last batches, in the order of their turns.
+    hands: Vec<Tail>,
 }
 
 impl Pattern for Push {
@@ -73,18 +76,48 @@ impl Pattern for Push {
             return batch;
         }
         let mut messages = batch.into_spans();
+        // The last batch of each peer is at hand from its first turn on: what is dealt is counted once per peer.
+        let (mut hands, mut turn) = (std::mem::take(&mut self.hands), 0);
+        let lend = |peer: &mut Peer, spare: &mut Vec<Batch>| peer.out.lend(|| spare.pop().unwrap_or_default());
         while !messages.is_empty() {
-            let Some(slot) = self.ring.current() else {
-                return Some(messages.rest());
-            };
-            let deal = |peer: &mut Peer, spare: &mut Vec<Batch>| {
-                peer.out.deal(&mut messages, || spare.pop().unwrap_or_default());
-                peer.has_room()
-            };
-            match peers.give(slot, deal) {
-                Some(true) => self.ring.next(),
-                _ => self.ring.leave(slot),
+            if turn == hands.len() {
+                match self.ring.after(turn) {
+                    Some(slot) => match peers.give(slot, lend) {
+                        Some(tail) => hands.push(tail),
+                        None => {
+                            self.ring.leave(slot);
+                            continue;
+                        }
+                    },
+                    None if turn == 0 => break,
+                    None => turn = 0,
+                }
             }
+            if hands[turn].deal(&mut messages) {
+                turn += 1;
+                continue;
+            }
+            let (slot, tail) = (self.ring.after(turn).unwrap_or_default(), hands.remove(turn));
+            let take_home = |peer: &mut Peer, spare: &mut Vec<Batch>| {
+                peer.out.take_home(tail);
+                peer.has_room().then(|| lend(peer, spare))
+            };
+            match peers.give(slot, take_home).flatten() {
+                Some(tail) => {
+                    hands.insert(turn, tail);
+                    turn += 1;
+                }
+                None => self.ring.leave(slot),
+            }
+        }
+        for (turn, tail) in hands.drain(..).enumerate() {
+            let slot = self.ring.after(turn).unwrap_or_default();
+            peers.give(slot, |peer, _| peer.out.take_home(tail));
+        }
+        self.hands = hands;
+        self.ring.advance(turn);
+        if !messages.is_empty() {
+            return Some(messages.rest());
         }
         Some(messages.into_spare())
     }

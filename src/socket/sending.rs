@@ -9,7 +9,7 @@ use tokio::task::coop::consume_budget;
 
 use crate::error::{SendError, TrySendError};
 use crate::message::Message;
-use crate::queue::outbound::Refused;
+use crate::queue::outbound::{Call, Refused};
 use crate::queue::waiters::Ticket;
 use crate::socket::handle::Core;
 
@@ -64,8 +64,8 @@ impl SendMessage<'_> {
         let result = ready!(offered);
         self.is_done = true;
         match result {
-            Ok(call_engine) => {
-                if call_engine {
+            Ok(call) => {
+                if call != Call::Nobody {
                     self.core.shared.signal.wake();
                 }
                 Poll::Ready(Ok(()))

@@ -14,8 +14,13 @@ use crate::zmtp::frame::{self, Header};
 /// Below it one contiguous write beats the extra slices and reference counts (PERFORMANCE.md, "Copy or chain").
 pub(crate) const CHAIN_FROM: usize = 8 * 1024;
 
-/// A batch that has reached this many bytes on the wire is full: more would not make a write any faster.
+/// A batch that has reached this many bytes on the wire is full: a larger one would no longer be in the processor's cache
+/// when it is written.
 pub(crate) const BATCH_BYTES: usize = 256 * 1024;
+
+/// As much as one write should take if so much is there: over TCP several batches at once cost far less than one after the
+/// other, and still more would make nothing faster (PERFORMANCE.md, "How much in one write").
+pub(crate) const WRITE_BYTES: usize = 4 * BATCH_BYTES;
 
 /// Messages of up to this many bytes on the wire are dealt out with copies of this size.
 const DEAL_WINDOW: usize = 80;
