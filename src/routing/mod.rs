@@ -2,4 +2,5 @@
 
 pub(crate) mod prefixes;
 pub(crate) mod round_robin;
+pub(crate) mod sieve;
 pub(crate) mod topics;

@@ -304,6 +304,11 @@ impl<V: Value> PrefixTree<V> {
         reversed
     }
 
+    /// How many nodes [`iter`](Self::iter) looks at.
+    pub(crate) fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// Every prefix in the tree, in no particular order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = NodeId> {
         #[allow(clippy::cast_possible_truncation)] // as in `new_node`

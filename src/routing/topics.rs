@@ -4,14 +4,19 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};
 
 use crate::routing::prefixes::{NodeId, PrefixTree, Value};
+use crate::routing::sieve::{Mark, Sieve};
 
-/// The slots that have subscribed to one prefix.
+/// Who has subscribed to one prefix.
 #[derive(Debug, Default)]
-struct Subscribers(Vec<usize>);
+struct Subscribers {
+    slots: Vec<usize>,
+    /// What the sieve knows of the prefix.
+    mark: Mark,
+}
 
 impl Value for Subscribers {
     fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.slots.is_empty()
     }
 }
 
@@ -22,6 +27,7 @@ impl Value for Subscribers {
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
     tree: PrefixTree<Subscribers>,
+    sieve: Sieve,
     peers: Vec<Subscriptions>,
     /// Counts messages, so that a peer gets each of them once however many of its prefixes match.
     stamp: u64,
@@ -60,15 +66,24 @@ impl Topics {
             self.peers.resize_with(slot + 1, Subscriptions::default);
         }
         let id = self.tree.insert(prefix);
-        let subscribers = &mut self.tree.value_mut(id).0;
+        let subscribers = self.tree.value_mut(id);
         let peer = &mut self.peers[slot];
         if peer.places.contains_key(&id) {
             return Change::None;
         }
-        peer.places.insert(id, subscribers.len());
+        peer.places.insert(id, subscribers.slots.len());
         peer.bytes += prefix.len();
-        subscribers.push(slot);
-        if subscribers.len() == 1 { Change::Sole } else { Change::Shared }
+        subscribers.slots.push(slot);
+        if subscribers.slots.len() > 1 {
+            return Change::Shared;
+        }
+        let mark = Mark::of(prefix);
+        subscribers.mark = mark;
+        if self.sieve.add(mark) {
+            let tree = &self.tree;
+            self.sieve.fill(tree.iter().map(|id| tree.value(id).mark), tree.node_count());
+        }
+        Change::Sole
     }
 
     /// Whether a peer has subscribed to exactly this prefix.
@@ -106,21 +121,28 @@ impl Topics {
 
     /// Takes a subscriber from its place; the last one moves there.
     fn vacate(&mut self, id: NodeId, place: usize) -> Change {
-        let subscribers = &mut self.tree.value_mut(id).0;
-        subscribers.swap_remove(place);
-        if let Some(moved) = subscribers.get(place) {
+        let subscribers = self.tree.value_mut(id);
+        subscribers.slots.swap_remove(place);
+        if let Some(moved) = subscribers.slots.get(place) {
             self.peers[*moved].places.insert(id, place);
         }
-        if subscribers.is_empty() { Change::Sole } else { Change::Shared }
+        if !subscribers.slots.is_empty() {
+            return Change::Shared;
+        }
+        self.sieve.remove(subscribers.mark);
+        Change::Sole
     }
 
     /// Calls `visit` once with each slot that gets a message with this topic.
     #[inline]
     pub(crate) fn matching(&mut self, topic: &[u8], mut visit: impl FnMut(usize)) {
         self.stamp += 1;
+        if !self.sieve.lets_through(topic) {
+            return;
+        }
         let (stamp, peers) = (self.stamp, &mut self.peers);
         self.tree.walk(topic, |subscribers| {
-            for slot in &subscribers.0 {
+            for slot in &subscribers.slots {
                 if std::mem::replace(&mut peers[*slot].stamp, stamp) != stamp {
                     visit(*slot);
                 }
@@ -208,8 +230,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn topics_agree_with_a_naive_list(steps in vec(step(), 1..300)) {
+        fn topics_agree_with_a_naive_list(steps in vec(step(), 1..300), others in prop_oneof![Just(0_u8), Just(200)]) {
             let (mut topics, mut list) = (Topics::default(), BTreeSet::<(Vec<u8>, usize)>::new());
+            // So many that there is a sieve; and longer than all that follow.
+            for number in 0..others {
+                topics.subscribe(5, &[&[b'z'; 7][..], &[number]].concat());
+            }
             let others = |list: &BTreeSet<(Vec<u8>, usize)>, prefix: &[u8]| {
                 let shared = list.iter().any(|(other, _)| other == prefix);
                 if shared { Change::Shared } else { Change::Sole }

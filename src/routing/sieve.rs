@@ -1,0 +1,236 @@
+//! A sieve in front of the tree of prefixes: tells of most topics that begin with none of them, for the price of one look.
+//!
+//! A Bloom filter in which all bits of a prefix lie in one word, for prefixes of few different lengths: a topic is looked up
+//! once per length. It may let through what the tree then finds to match nothing, and never holds back what does match.
+
+use std::collections::BTreeMap;
+
+/// Fewer prefixes than this need no sieve.
+const FEW: usize = 64;
+
+/// So many lengths are tried; with more the walk down the tree is cheaper.
+const LENGTHS: usize = 8;
+
+/// So many prefixes share a word.
+const PER_WORD: usize = 4;
+
+/// What the sieve knows of a prefix.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    hash: u64,
+    length: usize,
+}
+
+impl Mark {
+    pub(crate) fn of(prefix: &[u8]) -> Self {
+        Self { hash: hash(prefix), length: prefix.len() }
+    }
+
+    /// Its place in so many words, a power of two, and its bits there.
+    #[inline]
+    fn bits(hash: u64, words: usize) -> (usize, u64) {
+        #[allow(clippy::cast_possible_truncation)] // the upper half of the hash is enough for any number of prefixes
+        let word = (hash >> 32) as usize & (words - 1);
+        (word, 1 << (hash & 63) | 1 << (hash >> 6 & 63) | 1 << (hash >> 12 & 63))
+    }
+}
+
+/// The sieve. It is filled again from time to time: a prefix that goes leaves its mark until then.
+#[derive(Debug, Default)]
+pub(crate) struct Sieve {
+    /// A power of two of them, or none as long as there are few prefixes.
+    words: Vec<u64>,
+    /// Marks in the words, those of prefixes that have gone included.
+    marks: usize,
+    prefixes: usize,
+    /// How many prefixes have which length.
+    lengths: BTreeMap<usize, usize>,
+    /// The lengths to be tried.
+    tried: Vec<usize>,
+}
+
+impl Sieve {
+    /// Adds a prefix that was not there; `true` if the sieve must be [filled](Self::fill) again.
+    pub(crate) fn add(&mut self, mark: Mark) -> bool {
+        self.prefixes += 1;
+        let count = self.lengths.entry(mark.length).or_default();
+        *count += 1;
+        if *count == 1 {
+            self.choose_lengths();
+        }
+        self.mark(mark);
+        match self.words.len() {
+            0 => self.prefixes >= FEW,
+            words => self.marks > words * PER_WORD,
+        }
+    }
+
+    fn mark(&mut self, mark: Mark) {
+        if !self.words.is_empty() {
+            let (word, bits) = Mark::bits(mark.hash, self.words.len());
+            self.words[word] |= bits;
+            self.marks += 1;
+        }
+    }
+
+    /// Takes out a prefix that was there.
+    pub(crate) fn remove(&mut self, mark: Mark) {
+        self.prefixes -= 1;
+        if let Some(count) = self.lengths.get_mut(&mark.length) {
+            *count -= 1;
+            if *count == 0 {
+                self.lengths.remove(&mark.length);
+                self.choose_lengths();
+            }
+        }
+        if self.prefixes == 0 {
+            *self = Self::default();
+        }
+    }
+
+    fn choose_lengths(&mut self) {
+        self.tried.clear();
+        self.tried.extend(self.lengths.keys().take(LENGTHS));
+    }
+
+    /// Marks all prefixes anew; finding them costs as much as `effort` of them, which is not done again for a few more.
+    pub(crate) fn fill(&mut self, prefixes: impl Iterator<Item = Mark>, effort: usize) {
+        let words = (2 * self.prefixes).max(effort / 4).div_ceil(PER_WORD).next_power_of_two();
+        self.words.clear();
+        self.words.resize(words, 0);
+        self.words.shrink_to_fit();
+        self.marks = 0;
+        prefixes.for_each(|mark| self.mark(mark));
+    }
+
+    /// `false` if the topic begins with none of the prefixes.
+    #[inline]
+    pub(crate) fn lets_through(&self, topic: &[u8]) -> bool {
+        if self.words.is_empty() || self.lengths.len() > LENGTHS {
+            return true;
+        }
+        self.tried.iter().any(|length| {
+            topic.get(..*length).is_some_and(|prefix| {
+                let (word, bits) = Mark::bits(hash(prefix), self.words.len());
+                self.words[word] & bits == bits
+            })
+        })
+    }
+}
+
+/// Mixes bytes, eight at a time. Who chooses prefixes that fall together only makes the sieve coarser.
+#[inline]
+fn hash(bytes: &[u8]) -> u64 {
+    const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
+    let mix = |state: u64, word: [u8; 8]| {
+        let product = u128::from(state ^ u64::from_le_bytes(word)) * u128::from(FACTOR);
+        #[allow(clippy::cast_possible_truncation)] // both halves are used
+        let folded = product as u64 ^ (product >> 64) as u64;
+        folded
+    };
+    let state = bytes
+        .chunks_exact(8)
+        .fold(FACTOR ^ bytes.len() as u64, |state, word| mix(state, word.try_into().unwrap_or_default()));
+    let last = bytes.last_chunk().copied().unwrap_or_else(|| {
+        let mut few = [0; 8];
+        few[..bytes.len()].copy_from_slice(bytes);
+        few
+    });
+    // Once more than there are bytes, so that the last ones reach all bits as well.
+    mix(mix(state, last), [0; 8])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::{btree_set, vec};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sieve(prefixes: &[Vec<u8>]) -> Sieve {
+        let mut sieve = Sieve::default();
+        for (index, prefix) in prefixes.iter().enumerate() {
+            if sieve.add(Mark::of(prefix)) {
+                sieve.fill(prefixes[..=index].iter().map(|prefix| Mark::of(prefix)), index);
+            }
+        }
+        sieve
+    }
+
+    fn numbered(count: usize, word: &str) -> Vec<Vec<u8>> {
+        (0..count).map(|number| format!("{word}/{number:010}").into_bytes()).collect()
+    }
+
+    fn share_let_through(sieve: &Sieve, topics: &[Vec<u8>]) -> f64 {
+        let count = topics.iter().filter(|topic| sieve.lets_through(topic)).count();
+        f64::from(u32::try_from(count).unwrap()) / f64::from(u32::try_from(topics.len()).unwrap())
+    }
+
+    proptest! {
+        /// What begins with a prefix gets through, whatever was added and taken out before.
+        #[test]
+        fn nothing_that_matches_is_held_back(
+            prefixes in btree_set(vec(0_u8..4, 0..12), 1..300),
+            gone in vec(any::<prop::sample::Index>(), 0..200),
+            tail in vec(any::<u8>(), 0..20),
+        ) {
+            let mut left: Vec<_> = prefixes.into_iter().collect();
+            let mut sieve = sieve(&left);
+            for index in gone {
+                if !left.is_empty() {
+                    sieve.remove(Mark::of(&left.swap_remove(index.index(left.len()))));
+                }
+            }
+            for prefix in left {
+                prop_assert!(sieve.lets_through(&[&prefix[..], &tail].concat()));
+            }
+        }
+    }
+
+    #[test]
+    fn hardly_anything_else_gets_through() {
+        for count in [FEW, 1_000, 30_000] {
+            let sieve = sieve(&numbered(count, "topic"));
+            let share = share_let_through(&sieve, &numbered(20_000, "other"));
+            assert!(share < 0.02, "{share} with {count} prefixes");
+        }
+    }
+
+    #[test]
+    fn few_prefixes_and_many_lengths_are_left_to_the_tree() {
+        let topic = [b"nothing like it".to_vec()];
+        let few = sieve(&numbered(FEW - 1, "topic"));
+        assert!(few.lets_through(&topic[0]));
+        let mut prefixes = numbered(1_000, "topic");
+        prefixes.extend((1..=LENGTHS).map(|length| vec![0; length]));
+        let mut many = sieve(&prefixes);
+        assert!(many.lets_through(&topic[0]));
+        many.remove(Mark::of(&[0]));
+        assert!(!many.lets_through(&topic[0]), "the lengths are few again");
+    }
+
+    #[test]
+    fn prefixes_that_come_and_go_do_not_wear_it_out() {
+        let mut sieve = sieve(&numbered(1_000, "topic"));
+        let live: Vec<_> = numbered(1_000, "topic");
+        let (mut fills, passing) = (0, numbered(50_000, "passing"));
+        for prefix in &passing {
+            let mark = Mark::of(prefix);
+            if sieve.add(mark) {
+                sieve.fill(live.iter().map(|prefix| Mark::of(prefix)).chain([mark]), 1_000);
+                fills += 1;
+            }
+            sieve.remove(mark);
+        }
+        assert!((5..60).contains(&fills), "{fills}");
+        assert!(share_let_through(&sieve, &numbered(20_000, "other")) < 0.02);
+    }
+
+    #[test]
+    fn the_last_prefix_takes_the_memory_with_it() {
+        let prefixes = numbered(1_000, "topic");
+        let mut sieve = sieve(&prefixes);
+        prefixes.iter().for_each(|prefix| sieve.remove(Mark::of(prefix)));
+        assert_eq!(sieve.words.capacity(), 0);
+    }
+}
