@@ -11,7 +11,7 @@ use crate::zmtp::encoder::BATCH_BYTES;
 const COLLECT_ROUNDS: usize = 64;
 
 /// With several peers less is collected for each, but this much: what is written should still be in the processor's cache.
-const COLLECT_BYTES: usize = 16 * 1024;
+const COLLECT_BYTES: usize = 64 * 1024;
 
 /// So many batches are routed in one turn: a sender that keeps up with a publisher must not keep it from all else.
 const ROUTE_BATCHES: usize = 16;
