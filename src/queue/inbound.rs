@@ -53,8 +53,9 @@ impl State {
             return false;
         };
         self.messages -= 1;
-        self.payload -= run.next_size();
+        let before = run.payload();
         let taken = run.next_into(slot);
+        self.payload -= before - run.payload();
         if run.messages() == 0 {
             lane.pop_front();
             if lane.is_empty() {

@@ -163,7 +163,7 @@ fn a_send_that_is_cancelled_while_it_waits_is_sent_whole_or_not_at_all() {
                     Poll::Pending => poll(),
                     ready => ready,
                 };
-                if let Poll::Ready(Ok(true)) = result {
+                if let Poll::Ready(Ok(Call::Wake)) = result {
                     sockets.io.wake();
                 }
                 result.is_ready()

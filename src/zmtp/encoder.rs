@@ -325,7 +325,7 @@ impl Batch {
         // The common case without a detour: one short frame, which is never chained.
         if let Some(&[0, length, ..]) = self.flat.get(at.flat..) {
             let payload = usize::from(length);
-            let end = Position { flat: at.flat + 2 + payload, chained: at.chained };
+            let end = Position { flat: at.flat + frame::SHORT_HEADER + payload, chained: at.chained };
             return Some(Part { start: at, end, messages: 1, payload });
         }
         let mut part = Part { start: at, end: at, messages: 1, payload: 0 };

@@ -9,7 +9,7 @@ pub(crate) const LONG: u8 = 0x02;
 /// The body is a command.
 pub(crate) const COMMAND: u8 = 0x04;
 
-const SHORT_HEADER: usize = 2;
+pub(crate) const SHORT_HEADER: usize = 2;
 const LONG_HEADER: usize = 9;
 
 /// A decoded frame header.

@@ -77,18 +77,19 @@ impl Run {
     /// Moves the next message into `slot`; `false` if there is none left.
     #[inline]
     pub(crate) fn next_into(&mut self, slot: &mut Message) -> bool {
-        self.payload -= self.next_size();
         let Some(left) = self.messages.checked_sub(1) else {
             return false;
         };
         self.messages = left;
-        match &mut self.body {
+        let size = match &mut self.body {
             Body::Packed { wire, at } => unpack_message(wire, at, slot),
-            Body::Whole(message) => message.take().is_some_and(|message| {
+            Body::Whole(message) => message.take().map(|message| {
                 *slot = message;
-                true
+                self.payload
             }),
-        }
+        };
+        self.payload -= size.unwrap_or(0);
+        size.is_some()
     }
 
     #[cfg(test)]
@@ -174,17 +175,27 @@ fn measure(wire: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
-/// Moves the message at `at` into `slot`, and `at` to the next one; `false` at the end.
+/// Moves the message at `at` into `slot`, and `at` to the next one; returns the message's size, or `None` at the end.
 #[inline]
-fn unpack_message(wire: &Bytes, at: &mut usize, slot: &mut Message) -> bool {
-    // The common case without a detour: one short frame.
-    if let (Some(&[0, length, ref body @ ..]), Some(frame)) = (wire.get(*at..), slot.single_mut()) {
-        let length = usize::from(length);
-        *at += 2 + length;
-        frame.copy_from_front(body, length);
-        return true;
+fn unpack_message(wire: &Bytes, at: &mut usize, slot: &mut Message) -> Option<usize> {
+    // The common cases without a detour: one frame, short or long.
+    match (wire.get(*at..), slot.single_mut()) {
+        (Some(&[0, length, ref body @ ..]), Some(frame)) => {
+            let length = usize::from(length);
+            *at += frame::SHORT_HEADER + length;
+            frame.copy_from_front(body, length);
+            Some(length)
+        }
+        (Some(&[frame::LONG, ..]), Some(frame)) => {
+            let (unpacked, _) = unpack_frame(wire, at)?;
+            *frame = unpacked;
+            Some(frame.len())
+        }
+        _ => {
+            *slot = unpack_frames(wire, at)?;
+            Some(slot.byte_len())
+        }
     }
-    unpack_frames(wire, at).map(|message| *slot = message).is_some()
 }
 
 fn unpack_frames(wire: &Bytes, at: &mut usize) -> Option<Message> {
@@ -202,6 +213,7 @@ fn unpack_frames(wire: &Bytes, at: &mut usize) -> Option<Message> {
     }
 }
 
+#[inline]
 fn unpack_frame(wire: &Bytes, at: &mut usize) -> Option<(Frame, bool)> {
     let header = Header::read(&wire[*at..]).ok().flatten()?;
     #[allow(clippy::cast_possible_truncation)] // the decoder has checked it
@@ -226,7 +238,7 @@ pub(crate) mod tests {
         let mut at = 0;
         let next = || {
             let mut slot = Message::default();
-            unpack_message(&wire, &mut at, &mut slot).then_some(slot)
+            unpack_message(&wire, &mut at, &mut slot).map(|_| slot)
         };
         std::iter::from_fn(next).collect()
     }
