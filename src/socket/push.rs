@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::engine::outgoing::Tail;
 use crate::engine::pattern::{Incoming, Inward, Pattern, Reach, Unsent};
 use crate::engine::peer::Peer;
+use crate::engine::peers::Peers;
 use crate::error::{BuildError, ProtocolError};
 use crate::options::{Options, common_options};
 use crate::routing::round_robin::RoundRobin;
@@ -75,15 +76,22 @@ impl Pattern for Push {
             }
             return batch;
         }
-        let mut messages = batch.into_spans();
-        // The last batch of each peer is at hand from its first turn on: what is dealt is counted once per peer.
-        let (mut hands, mut turn) = (std::mem::take(&mut self.hands), 0);
+        self.deal(batch, peers)
+    }
+}
+
+impl Push {
+    /// Deals messages one by one, each to the peer whose turn it is; gives back what nobody has room for.
+    ///
+    /// The last batch of each peer is at hand from its first turn on: what is added to it is counted once for all.
+    fn deal(&mut self, batch: Batch, peers: &mut Peers) -> Option<Batch> {
         let lend = |peer: &mut Peer, spare: &mut Vec<Batch>| peer.out.lend(|| spare.pop().unwrap_or_default());
+        let (mut messages, mut turn) = (batch.into_spans(), 0);
         while !messages.is_empty() {
-            if turn == hands.len() {
+            if turn == self.hands.len() {
                 match self.ring.after(turn) {
                     Some(slot) => match peers.give(slot, lend) {
-                        Some(tail) => hands.push(tail),
+                        Some(tail) => self.hands.push(tail),
                         None => {
                             self.ring.leave(slot);
                             continue;
@@ -93,33 +101,29 @@ impl Pattern for Push {
                     None => turn = 0,
                 }
             }
-            if hands[turn].deal(&mut messages) {
+            if self.hands[turn].deal(&mut messages) {
                 turn += 1;
                 continue;
             }
-            let (slot, tail) = (self.ring.after(turn).unwrap_or_default(), hands.remove(turn));
-            let take_home = |peer: &mut Peer, spare: &mut Vec<Batch>| {
+            let (slot, tail) = (self.ring.after(turn).unwrap_or_default(), self.hands.remove(turn));
+            let renew = |peer: &mut Peer, spare: &mut Vec<Batch>| {
                 peer.out.take_home(tail);
                 peer.has_room().then(|| lend(peer, spare))
             };
-            match peers.give(slot, take_home).flatten() {
+            match peers.give(slot, renew).flatten() {
                 Some(tail) => {
-                    hands.insert(turn, tail);
+                    self.hands.insert(turn, tail);
                     turn += 1;
                 }
                 None => self.ring.leave(slot),
             }
         }
-        for (turn, tail) in hands.drain(..).enumerate() {
+        for (turn, tail) in self.hands.drain(..).enumerate() {
             let slot = self.ring.after(turn).unwrap_or_default();
             peers.give(slot, |peer, _| peer.out.take_home(tail));
         }
-        self.hands = hands;
         self.ring.advance(turn);
-        if !messages.is_empty() {
-            return Some(messages.rest());
-        }
-        Some(messages.into_spare())
+        Some(if messages.is_empty() { messages.into_spare() } else { messages.rest() })
     }
 }
 
