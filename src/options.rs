@@ -387,7 +387,8 @@ macro_rules! common_options {
             self
         }
 
-        /// The size of the kernel's send buffer, `SO_SNDBUF`, in bytes. Default: the system's.
+        /// The size of the kernel's send buffer, `SO_SNDBUF`, in bytes. Default: the system's over TCP; over IPC 2 MiB, or as
+        /// much of it as the system allows (`net.core.wmem_max`), as the system's own cannot grow.
         pub fn kernel_send_buffer(mut self, bytes: usize) -> Self {
             self.options.kernel_send_buffer = Some(bytes);
             self

@@ -34,6 +34,11 @@ const SLICES: usize = 256;
 /// A read begins only if there is room for this much, or for half of what is in the buffer already.
 const READ_MINIMUM: usize = 2 * 1024;
 
+/// After a body of at least this much another one is likely …
+const LARGE_BODY: usize = 128 * 1024;
+/// … which is read straight to its place, but for this much that may come with its header.
+const READ_HEAD: usize = 4 * 1024;
+
 /// A connection and everything that belongs to it alone.
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -58,6 +63,8 @@ pub(crate) struct Peer {
     pub(crate) is_sparse: bool,
     /// It is to be given back, however little of it is left in sight.
     input_is_slab: bool,
+    /// What was read last is the end of a large body.
+    ended_body: bool,
     /// How many bytes of a message that is not whole are held, as far as that has been counted.
     pub(crate) unfinished: usize,
     /// Among the engine's peers that wait to go on with a message.
@@ -125,6 +132,7 @@ impl Peer {
             input: BytesMut::new(),
             is_sparse: false,
             input_is_slab: false,
+            ended_body: false,
             unfinished: 0,
             in_line: false,
             waiting: Waiting::default(),
@@ -189,10 +197,14 @@ impl Peer {
         let mut cx = Context::from_waker(&waker);
         if self.input.is_empty() && !self.leaving {
             if let Some(mut body) = self.connection.body_buffer() {
-                body.set_limit(limit.min(Limit::limit(&body)));
-                return pin!(self.stream.read_buf(&mut body)).poll(&mut cx);
+                let missing = Limit::limit(&body);
+                body.set_limit(limit.min(missing));
+                let count = ready!(pin!(self.stream.read_buf(&mut body)).poll(&mut cx))?;
+                self.ended_body = count == missing && body.get_ref().len() >= LARGE_BODY;
+                return Poll::Ready(Ok(count));
             }
         }
+        let limit = if self.ended_body { limit.min(READ_HEAD) } else { limit };
         let used = self.input.len();
         if self.input.capacity() - used < READ_MINIMUM.max(used / 2) {
             let mut slab = slabs.take();
@@ -202,6 +214,7 @@ impl Peer {
         let room = self.input.capacity() - used;
         let mut input = (&mut self.input).limit(limit);
         let count = ready!(pin!(self.stream.read_buf(&mut input)).poll(&mut cx))?;
+        self.ended_body = false;
         slabs.learn(count, room);
         self.is_sparse = count < room / 4;
         Poll::Ready(Ok(count))

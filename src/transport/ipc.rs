@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Handle;
 
@@ -21,10 +21,39 @@ use crate::transport::{Connected, PeerAddress};
 /// The longest name in the abstract namespace, with the NUL in front.
 const ABSTRACT_MAXIMUM: usize = 107;
 
+/// How much the kernel may hold for a peer, in bytes, unless the options say otherwise. The system's own default, some 200
+/// KiB, makes both ends sleep and wake again for every fifth of a large write.
+const SEND_BUFFER: usize = 2 * 1024 * 1024;
+
+/// The sizes of a connection's kernel buffers.
+#[derive(Debug, Clone, Copy)]
+struct KernelBuffers {
+    send: Option<usize>,
+    receive: Option<usize>,
+}
+
+impl KernelBuffers {
+    fn new(options: &Options) -> Self {
+        Self { send: options.kernel_send_buffer, receive: options.kernel_receive_buffer }
+    }
+
+    fn apply(self, stream: &UnixStream) -> io::Result<()> {
+        let socket = SockRef::from(stream);
+        match self.send {
+            Some(bytes) => socket.set_send_buffer_size(bytes)?,
+            // Nobody has asked for it, so it need not be had; Linux gives as much of it as it may.
+            None => drop(socket.set_send_buffer_size(SEND_BUFFER)),
+        }
+        self.receive.map_or(Ok(()), |bytes| socket.set_recv_buffer_size(bytes))
+    }
+}
+
 /// A listening Unix-domain socket; its file goes with it.
 #[derive(Debug)]
 pub(crate) struct Listener {
     listener: UnixListener,
+    /// What it accepts has the system's, whatever it has itself.
+    buffers: KernelBuffers,
     _file: Option<SocketFile>,
 }
 
@@ -105,23 +134,24 @@ impl Listener {
             IpcEndpoint::Path(path) => Some(SocketFile::new(path, folder)),
             _ => None,
         };
-        Ok((Self { listener, _file: file }, resolved))
+        Ok((Self { listener, buffers: KernelBuffers::new(options), _file: file }, resolved))
     }
 
     pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Connected>> {
         let (stream, _) = ready!(self.listener.poll_accept(cx))?;
-        Poll::Ready(connected(stream))
+        Poll::Ready(connected(stream, self.buffers))
     }
 }
 
 pub(crate) async fn connect(endpoint: &IpcEndpoint, options: &Options) -> io::Result<Connected> {
-    let socket = new_socket(options)?;
+    let socket = new_socket()?;
     // A local connect does not wait: it succeeds, is refused, or finds the backlog full (`WouldBlock`).
     socket.connect(&address(endpoint)?)?;
-    connected(UnixStream::from_std(socket.into())?)
+    connected(UnixStream::from_std(socket.into())?, KernelBuffers::new(options))
 }
 
-fn connected(stream: UnixStream) -> io::Result<Connected> {
+fn connected(stream: UnixStream, buffers: KernelBuffers) -> io::Result<Connected> {
+    buffers.apply(&stream)?;
     let credentials = stream.peer_cred()?;
     Ok(Connected {
         address: PeerAddress::Ipc { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() },
@@ -130,22 +160,16 @@ fn connected(stream: UnixStream) -> io::Result<Connected> {
 }
 
 fn listen(address: &SockAddr, options: &Options, runtime: &Handle) -> io::Result<UnixListener> {
-    let socket = new_socket(options)?;
+    let socket = new_socket()?;
     socket.bind(address)?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     let _runtime = runtime.enter();
     UnixListener::from_std(socket.into())
 }
 
-fn new_socket(options: &Options) -> io::Result<Socket> {
+fn new_socket() -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    if let Some(bytes) = options.kernel_send_buffer {
-        socket.set_send_buffer_size(bytes)?;
-    }
-    if let Some(bytes) = options.kernel_receive_buffer {
-        socket.set_recv_buffer_size(bytes)?;
-    }
     Ok(socket)
 }
 
@@ -232,6 +256,10 @@ fn private_folder() -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+
+    use tokio::io::{AsyncWrite, AsyncWriteExt};
+
     use super::*;
 
     fn path_in(folder: &tempfile::TempDir) -> IpcEndpoint {
@@ -287,6 +315,35 @@ mod tests {
         });
         for round in 0..ROUNDS {
             assert_eq!(won.iter().filter(|won| won[round]).count(), 1, "in round {round}");
+        }
+    }
+
+    /// How many bytes the kernel takes for each end of a connection while nobody reads.
+    async fn taken_by_the_kernel(options: &Options) -> [usize; 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let (listener, endpoint) = Listener::bind(&path_in(&folder), options, &Handle::current()).await.unwrap();
+        let connecting = connect(&endpoint, options).await.unwrap();
+        let accepted = std::future::poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
+        let mut streams = [connecting.stream, accepted.stream];
+        let mut taken = [0; 2];
+        for (stream, taken) in streams.iter_mut().zip(&mut taken) {
+            // The runtime knows whether it can write once it has been asked.
+            stream.write_all(&[0]).await.unwrap();
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            while let Poll::Ready(count) = Pin::new(&mut *stream).poll_write(&mut cx, &[0; 16 * 1024]) {
+                *taken += count.unwrap();
+            }
+        }
+        taken
+    }
+
+    #[tokio::test]
+    async fn both_ends_have_the_kernel_buffers_that_the_options_ask_for() {
+        const SMALL: usize = 16 * 1024;
+        let by_default = taken_by_the_kernel(&Options::default()).await;
+        let small = Options { kernel_send_buffer: Some(SMALL), ..Options::default() };
+        for (small, by_default) in taken_by_the_kernel(&small).await.into_iter().zip(by_default) {
+            assert!(small <= 4 * SMALL && by_default > 8 * SMALL, "{small} of {by_default}");
         }
     }
 
