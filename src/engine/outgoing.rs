@@ -57,9 +57,8 @@ impl Piece {
 #[derive(Debug)]
 pub(crate) struct Tail {
     batch: Batch,
-    /// What it was before.
-    wire_len: usize,
-    counts: (usize, usize),
+    /// Its bytes on the wire, messages and bytes of messages before.
+    before: (usize, usize, usize),
     /// Once it is this long it is full, or its peer has as much as one write should take.
     end: usize,
 }
@@ -185,17 +184,17 @@ impl Outgoing {
             Some(Piece { body: Body::Own(batch), .. }) => std::mem::take(batch),
             _ => Batch::default(),
         };
-        let (wire_len, counts) = (batch.wire_len(), (batch.messages(), batch.payload()));
-        let end = BATCH_BYTES.min(wire_len + WRITE_BYTES.saturating_sub(self.pending));
-        Tail { batch, wire_len, counts, end }
+        let before = (batch.wire_len(), batch.messages(), batch.payload());
+        let end = BATCH_BYTES.min(before.0 + WRITE_BYTES.saturating_sub(self.pending));
+        Tail { batch, before, end }
     }
 
     /// Takes back what was lent, before anything else is done.
     #[inline]
     pub(crate) fn take_home(&mut self, tail: Tail) {
-        let Tail { batch, wire_len, counts, .. } = tail;
+        let Tail { batch, before, .. } = tail;
         let (added, messages, payload) =
-            (batch.wire_len() - wire_len, batch.messages() - counts.0, batch.payload() - counts.1);
+            (batch.wire_len() - before.0, batch.messages() - before.1, batch.payload() - before.2);
         if self.pieces.len() == 1 {
             self.first_left += added;
         }

@@ -8,8 +8,15 @@ use crate::zmtp::encoder::{BATCH_BYTES, Batch};
 
 /// Emptied batches that are kept for their buffers while messages are dealt out to many peers.
 const SPARE_BATCHES: usize = 16;
-/// A larger buffer is not kept.
 const SPARE_BYTES: usize = 2 * BATCH_BYTES;
+/// A peer that may get little, and keep it for long, gets none that is larger.
+const SMALL_SPARE_BYTES: usize = 64 * 1024;
+
+/// Takes a spare buffer for a peer that may get little.
+pub(crate) fn small_spare(spare: &mut Vec<Batch>) -> Batch {
+    let small = spare.iter().rposition(|batch| batch.capacity() <= SMALL_SPARE_BYTES);
+    small.map(|index| spare.swap_remove(index)).unwrap_or_default()
+}
 
 /// A socket's peers. A slot is reused after its peer has gone.
 #[derive(Debug, Default)]

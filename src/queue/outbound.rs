@@ -26,6 +26,8 @@ struct State {
     closed: bool,
     /// The engine has nothing to do and wants to know of the next message.
     engine_waits: bool,
+    /// When the engine last looked, there was a peer with room.
+    has_taker: bool,
     spare: Vec<Batch>,
 }
 
@@ -42,7 +44,7 @@ impl State {
             _ => self.push_first(message),
         };
         let engine_waits = std::mem::take(&mut self.engine_waits);
-        if is_full && self.payload >= WRITE_BYTES {
+        if is_full && self.has_taker && self.payload >= WRITE_BYTES {
             Call::Write
         } else if engine_waits {
             Call::Wake
@@ -80,14 +82,15 @@ pub(crate) enum Refused {
     Closed,
 }
 
-/// Whom a message that was taken calls.
+/// What a sender is to do for the message that it has queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
-    /// Somebody will come for it.
+    /// Call nobody: somebody will come for it.
     Nobody,
-    /// The engine sleeps and is to be told.
+    /// Wake the engine, or write in its place.
     Wake,
-    /// As much is queued as one write should take: what is written now is still in the processor's cache.
+    /// Write, if that is possible at once: as much is queued as one write should take, and it is still in the processor's
+    /// cache.
     Write,
 }
 
@@ -230,6 +233,7 @@ impl Outbound {
     /// The engine is about to sleep: it is told of the next message if it `wants`. `false` if one is there already.
     pub(crate) fn sleep(&self, wants: bool) -> bool {
         let mut state = lock(&self.state);
+        state.has_taker = wants;
         if wants && state.messages > 0 {
             return false;
         }
@@ -331,6 +335,8 @@ mod tests {
         (0..6).for_each(|_| drop(take(&queue)));
         assert_eq!(queue.offer(&large), Ok(Call::Nobody));
         assert_eq!(queue.offer(&vec![0; WRITE_BYTES].into()), Ok(Call::Write));
+        assert!(queue.sleep(false));
+        assert_eq!(queue.offer(&large), Ok(Call::Nobody), "no peer has room");
     }
 
     #[test]

@@ -11,6 +11,9 @@ const FEW: usize = 64;
 /// So many lengths are tried; with more the walk down the tree is cheaper.
 const LENGTHS: usize = 8;
 
+/// Of a longer prefix only this much is looked at: a topic must not cost what somebody else's prefixes are long.
+const LONGEST: usize = 64;
+
 /// So many prefixes share a word.
 const PER_WORD: usize = 4;
 
@@ -23,7 +26,8 @@ pub(crate) struct Mark {
 
 impl Mark {
     pub(crate) fn of(prefix: &[u8]) -> Self {
-        Self { hash: hash(prefix), length: prefix.len() }
+        let head = &prefix[..prefix.len().min(LONGEST)];
+        Self { hash: hash(head), length: head.len() }
     }
 
     /// Its place in so many words, a power of two, and its bits there.
@@ -93,9 +97,10 @@ impl Sieve {
         self.tried.extend(self.lengths.keys().take(LENGTHS));
     }
 
-    /// Marks all prefixes anew; finding them costs as much as `effort` of them, which is not done again for a few more.
-    pub(crate) fn fill(&mut self, prefixes: impl Iterator<Item = Mark>, effort: usize) {
-        let words = (2 * self.prefixes).max(effort / 4).div_ceil(PER_WORD).next_power_of_two();
+    /// Marks all prefixes anew. `visited` nodes have to be looked at to find them: the sieve is made so large that this is not
+    /// to be done again before an eighth as many have been added.
+    pub(crate) fn fill(&mut self, prefixes: impl Iterator<Item = Mark>, visited: usize) {
+        let words = (2 * self.prefixes).max(visited / 4).div_ceil(PER_WORD).next_power_of_two();
         self.words.clear();
         self.words.resize(words, 0);
         self.words.shrink_to_fit();
@@ -170,7 +175,7 @@ mod tests {
         /// What begins with a prefix gets through, whatever was added and taken out before.
         #[test]
         fn nothing_that_matches_is_held_back(
-            prefixes in btree_set(vec(0_u8..4, 0..12), 1..300),
+            prefixes in btree_set(vec(0_u8..4, 1..=LENGTHS), 1..300),
             gone in vec(any::<prop::sample::Index>(), 0..200),
             tail in vec(any::<u8>(), 0..20),
         ) {
@@ -207,6 +212,15 @@ mod tests {
         assert!(many.lets_through(&topic[0]));
         many.remove(Mark::of(&[0]));
         assert!(!many.lets_through(&topic[0]), "the lengths are few again");
+    }
+
+    #[test]
+    fn long_prefixes_are_told_apart_by_their_beginnings() {
+        let long = |number: usize| [format!("{number:010}").into_bytes(), vec![b'x'; 40 * number + LONGEST]].concat();
+        let sieve = sieve(&(0..FEW).map(long).collect::<Vec<_>>());
+        assert_eq!(sieve.tried, [LONGEST]);
+        assert!((0..FEW).all(|number| sieve.lets_through(&long(number))));
+        assert!(!sieve.lets_through(&long(FEW)));
     }
 
     #[test]

@@ -325,7 +325,7 @@ impl Core {
         Ok(())
     }
 
-    /// The engine sleeps and there is a message for it. When this thread has called no engine just before, the message is
+    /// The engine sleeps and there is a message for it, or as many as one write takes. When this thread has called no engine just before, the message is
     /// written from here, which saves the hop to the I/O task; when messages follow each other closely, on this socket or
     /// on several in turn, the I/O task is woken, and sends what has come until then in one go. Unless so much has come
     /// that waiting for more would gain nothing.
@@ -336,6 +336,10 @@ impl Core {
         // A message for very many peers is the I/O task's work.
         if !now || self.has_crowd() || !self.take_turn(much) {
             self.shared.signal.wake();
+        }
+        if much {
+            // A turn counts as many calls.
+            self.calls.store(CALLS_PER_UNIT - 1, Ordering::Relaxed);
         }
         // At the end: what a write takes is no pause of the user's.
         LAST_CALL.set(Some(tokio::time::Instant::now()));

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::engine::pattern::{Incoming, Inward, Pattern, Reach, Unsent};
 use crate::engine::peer::Peer;
+use crate::engine::peers::small_spare;
 use crate::engine::shared::Shared;
 use crate::error::{ProtocolError, TrySendError};
 use crate::message::Message;
@@ -120,7 +121,7 @@ impl<const REPORTS: bool> Publisher<REPORTS> {
         let sent = reach.peers.give(slot, |peer, spare| {
             let admits = peer.out.admits(mark, message.byte_len());
             if admits {
-                peer.out.add(|tail| tail.push(&message), || spare.pop().unwrap_or_default());
+                peer.out.add(|tail| tail.push(&message), || small_spare(spare));
             }
             admits
         });
@@ -225,7 +226,7 @@ impl<const REPORTS: bool> Publisher<REPORTS> {
         let part = std::mem::take(&mut self.subscribers[slot].part);
         if part.messages > 0 {
             reach.peers.give(slot, |peer, spare| {
-                peer.out.share(batch, &part, || spare.pop().unwrap_or_default());
+                peer.out.share(batch, &part, || small_spare(spare));
             });
         }
     }

@@ -14,12 +14,15 @@ use crate::socket::sending::{sending_methods, sending_options};
 use crate::zmtp::encoder::Batch;
 use crate::zmtp::socket_type::SocketType;
 
+/// A list of so many peers' batches is kept between two deals.
+const HANDS: usize = 64;
+
 /// Deals messages to the peers that have room.
 #[derive(Debug, Default)]
 pub(crate) struct Push {
     ring: RoundRobin,
-    /// A scratch list of the peers' last batches, in the order of their turns.
-    hands: Vec<Tail>,
+    /// A scratch list of the peers' last batches, by slot, in the order of their turns.
+    hands: Vec<(usize, Tail)>,
 }
 
 impl Pattern for Push {
@@ -91,7 +94,7 @@ impl Push {
             if turn == self.hands.len() {
                 match self.ring.after(turn) {
                     Some(slot) => match peers.give(slot, lend) {
-                        Some(tail) => self.hands.push(tail),
+                        Some(tail) => self.hands.push((slot, tail)),
                         None => {
                             self.ring.leave(slot);
                             continue;
@@ -101,27 +104,27 @@ impl Push {
                     None => turn = 0,
                 }
             }
-            if self.hands[turn].deal(&mut messages) {
+            if self.hands[turn].1.deal(&mut messages) {
                 turn += 1;
                 continue;
             }
-            let (slot, tail) = (self.ring.after(turn).unwrap_or_default(), self.hands.remove(turn));
+            let (slot, tail) = self.hands.remove(turn);
             let renew = |peer: &mut Peer, spare: &mut Vec<Batch>| {
                 peer.out.take_home(tail);
                 peer.has_room().then(|| lend(peer, spare))
             };
             match peers.give(slot, renew).flatten() {
                 Some(tail) => {
-                    self.hands.insert(turn, tail);
+                    self.hands.insert(turn, (slot, tail));
                     turn += 1;
                 }
                 None => self.ring.leave(slot),
             }
         }
-        for (turn, tail) in self.hands.drain(..).enumerate() {
-            let slot = self.ring.after(turn).unwrap_or_default();
+        for (slot, tail) in self.hands.drain(..) {
             peers.give(slot, |peer, _| peer.out.take_home(tail));
         }
+        self.hands.shrink_to(HANDS);
         self.ring.advance(turn);
         Some(if messages.is_empty() { messages.into_spare() } else { messages.rest() })
     }

@@ -41,6 +41,7 @@ impl KernelBuffers {
         let socket = SockRef::from(stream);
         match self.send {
             Some(bytes) => socket.set_send_buffer_size(bytes)?,
+            None if socket.send_buffer_size()? >= SEND_BUFFER => {}
             // Nobody has asked for it, so it need not be had; Linux gives as much of it as it may.
             None => drop(socket.set_send_buffer_size(SEND_BUFFER)),
         }
@@ -341,6 +342,11 @@ mod tests {
     async fn both_ends_have_the_kernel_buffers_that_the_options_ask_for() {
         const SMALL: usize = 16 * 1024;
         let by_default = taken_by_the_kernel(&Options::default()).await;
+        let allowed =
+            std::fs::read_to_string("/proc/sys/net/core/wmem_max").ok().and_then(|text| text.trim().parse().ok());
+        if allowed.is_some_and(|allowed: usize| allowed >= SEND_BUFFER) {
+            assert!(by_default.iter().all(|taken| *taken > SEND_BUFFER / 2), "{by_default:?}");
+        }
         let small = Options { kernel_send_buffer: Some(SMALL), ..Options::default() };
         for (small, by_default) in taken_by_the_kernel(&small).await.into_iter().zip(by_default) {
             assert!(small <= 4 * SMALL && by_default > 8 * SMALL, "{small} of {by_default}");
