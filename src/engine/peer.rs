@@ -28,11 +28,8 @@ use crate::zmtp::connection::Connection;
 use crate::zmtp::greeting::Version;
 use crate::zmtp::socket_type::SocketType;
 
-/// The most slices that go into one vectored write …
+/// The most slices that go into one vectored write: two for each message, if all are chained.
 const SLICES: usize = 256;
-/// … and into one of less than `LITTLE` bytes, for which a longer list would cost more than the rest.
-const FEW_SLICES: usize = 8;
-const LITTLE: usize = 16 * 1024;
 
 /// A read begins only if there is room for this much, or for half of what is in the buffer already.
 const READ_MINIMUM: usize = 2 * 1024;
@@ -277,15 +274,11 @@ impl Peer {
                 let result = Pin::new(&mut self.stream).poll_write(&mut cx, self.connection.control());
                 result.map_ok(|count| self.connection.control_sent(count))
             } else if self.out.pending() > 0 {
-                let (mut few, mut many) = ([IoSlice::new(&[]); FEW_SLICES], None);
-                let slices = match self.out.pending() {
-                    ..LITTLE => &mut few[..],
-                    _ => &mut many.insert([IoSlice::new(&[]); SLICES])[..],
-                };
+                let mut slices = [IoSlice::new(&[]); SLICES];
                 // What waits to follow the message that has been begun need not wait for all others.
                 let used = match has_control {
-                    true => self.out.gather_begun(slices),
-                    false => self.out.gather(slices),
+                    true => self.out.gather_begun(&mut slices),
+                    false => self.out.gather(&mut slices),
                 };
                 let result = match &slices[..used] {
                     [only] => Pin::new(&mut self.stream).poll_write(&mut cx, only),

@@ -230,9 +230,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn topics_agree_with_a_naive_list(steps in vec(step(), 1..300), rest in prop_oneof![Just(0_u8), Just(50), Just(110), Just(200)]) {
+        fn topics_agree_with_a_naive_list(
+            steps in vec(step(), 1..300),
+            rest in prop_oneof![Just(0_u8), Just(50), Just(110), Just(200)],
+        ) {
             let (mut topics, mut list) = (Topics::default(), BTreeSet::<(Vec<u8>, usize)>::new());
-            // So many that there is a sieve, or soon will be, or it will soon be filled again; and longer than all that follow.
+            // So many that there is a sieve, or soon will be, or that it will soon be filled again. They are longer than all
+            // that follow.
             for number in 0..rest {
                 topics.subscribe(5, &[&[b'z'; 7][..], &[number]].concat());
             }

@@ -325,10 +325,10 @@ impl Core {
         Ok(())
     }
 
-    /// The engine sleeps and there is a message for it, or as many as one write takes. When this thread has called no engine just before, the message is
-    /// written from here, which saves the hop to the I/O task; when messages follow each other closely, on this socket or
-    /// on several in turn, the I/O task is woken, and sends what has come until then in one go. Unless so much has come
-    /// that waiting for more would gain nothing.
+    /// The engine sleeps and there is a message for it, or as many as one write takes. These are written from here, and so
+    /// is a message when this thread has called no engine just before, which saves the hop to the I/O task. When messages
+    /// follow each other closely, on this socket or on several in turn, the I/O task is woken, and sends what has come until
+    /// then in one go.
     #[cold]
     fn call_engine(&self, call: Call) {
         let much = call == Call::Write;
