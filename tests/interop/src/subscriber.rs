@@ -35,6 +35,8 @@ pub struct Subscriber {
     pub socket: Subscribing,
     /// How often it has subscribed to everything.
     everything: usize,
+    /// Whether it ever has.
+    wanted_everything: bool,
 }
 
 impl Subscriber {
@@ -91,6 +93,7 @@ impl Subscriber {
     pub async fn subscribe(&mut self, topic: impl AsRef<[u8]>) {
         let topic = topic.as_ref();
         self.everything += usize::from(topic.is_empty());
+        self.wanted_everything |= topic.is_empty();
         match &mut self.socket {
             Subscribing::Plain(socket, _) => socket.subscribe(topic),
             Subscribing::Libzmq(socket) if socket.get_socket_type() == Ok(zmq::SUB) => {
@@ -170,7 +173,7 @@ impl Subscriber {
     /// left between the two. What was published before must have been received: another message is an error.
     ///
     /// A PUB says nothing about its subscriptions, so it is made to publish a new topic until that arrives; and one that
-    /// is not even sent any more, in case everything was wanted before.
+    /// is not even sent any more, if everything was wanted before.
     pub async fn settle(&mut self, publisher: &mut Publisher) {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("{})", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -192,7 +195,8 @@ impl Subscriber {
                     assert!(is_about_settling(&message), "a message that nobody should have got: {message:?}");
                     if message[0] == topic && message[1] == last.to_be_bytes() {
                         // With everything wanted all arrives, whatever else is.
-                        is_settled = self.everything > 0 || evidence.one_was_enough(self, publisher);
+                        is_settled =
+                            self.everything > 0 || !self.wanted_everything || evidence.one_was_enough(self, publisher);
                         continue 'rounds;
                     }
                 }
@@ -253,7 +257,7 @@ impl Evidence {
 impl From<Subscribing> for Subscriber {
     /// Which has not subscribed to everything yet.
     fn from(socket: Subscribing) -> Self {
-        Self { socket, everything: 0 }
+        Self { socket, everything: 0, wanted_everything: false }
     }
 }
 
