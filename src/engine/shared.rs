@@ -233,7 +233,10 @@ impl Shared {
     pub(crate) fn new(options: Options, socket_type: SocketType) -> Self {
         Self {
             span: tracing::debug_span!("socket", %socket_type),
-            outbound: Outbound::new(options.send),
+            outbound: match socket_type.publishes() && !options.invert_matching {
+                true => Outbound::sifting(options.send),
+                false => Outbound::new(options.send),
+            },
             inbound: Inbound::new(options.receive, options.conflate),
             signal: Signal::default(),
             reporter: Reporter::default(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::fuzzing::choices::Choices;
+use crate::routing::sieve::{Mark, Sieve, Words};
 use crate::routing::topics::{Change, Topics};
 
 const SLOTS: usize = 8;
@@ -10,27 +11,41 @@ const SLOTS: usize = 8;
 /// Steps: one byte chooses what is done and for which peer, the following ones the prefix or topic.
 ///
 /// Invariants: who gets a message, what a subscription or cancellation changes, what a peer has and what it leaves behind
-/// are the same as in a list of all subscriptions.
+/// are the same as in a list of all subscriptions; a sieve that follows the changes lets everything through that somebody gets.
 pub fn topics(data: &[u8]) {
     let mut choices = Choices::new(data);
-    let (mut topics, mut list) = (Topics::default(), List::default());
+    let (mut topics, mut list, mut sieve) = (Topics::default(), List::default(), Sieve::default());
     while !choices.is_empty() {
         let step = choices.byte();
         let slot = usize::from(step >> 3) % SLOTS;
         match step & 7 {
             0..=2 => {
                 let prefix = prefix(&mut choices);
-                assert_eq!(topics.subscribe(slot, &prefix), list.subscribe(slot, prefix));
+                let change = topics.subscribe(slot, &prefix);
+                assert_eq!(change, list.subscribe(slot, prefix));
+                if let Change::Sole(mark) = change {
+                    if sieve.add(mark) {
+                        let (visited, marks) = topics.marks();
+                        sieve.renew(Words::new(sieve.prefixes(), visited, marks));
+                    }
+                }
             }
             3 => {
                 let prefix = prefix(&mut choices);
-                assert_eq!(topics.cancel(slot, &prefix), list.cancel(slot, prefix));
+                let change = topics.cancel(slot, &prefix);
+                assert_eq!(change, list.cancel(slot, prefix));
+                if let Change::Sole(mark) = change {
+                    sieve.remove(mark);
+                }
             }
             4 => {
                 let mut cancelled = BTreeSet::new();
                 topics.remove(slot, |prefix, change| {
                     assert_eq!(list.cancel(slot, prefix()), change);
                     cancelled.insert(prefix());
+                    if let Change::Sole(mark) = change {
+                        sieve.remove(mark);
+                    }
                 });
                 assert_eq!(list.held_by(slot), (0, 0));
             }
@@ -39,6 +54,7 @@ pub fn topics(data: &[u8]) {
                 let mut slots = Vec::new();
                 topics.matching(&topic, |slot| slots.push(slot));
                 let expected = list.matching(&topic);
+                assert!(expected.is_empty() || sieve.lets_through(&topic), "{topic:?} is held back");
                 assert_eq!(slots.len(), expected.len(), "a slot comes twice, or not at all");
                 assert!(slots.iter().all(|slot| expected.contains(slot)));
                 assert!((0..SLOTS).all(|slot| topics.has_matched(slot) == expected.contains(&slot)));
@@ -47,7 +63,9 @@ pub fn topics(data: &[u8]) {
         assert_eq!(topics.held_by(slot), list.held_by(slot));
         assert_eq!(topics.is_flat(), list.0.iter().all(|(prefix, _)| prefix.is_empty()));
     }
+    assert_eq!(sieve.prefixes(), list.0.iter().map(|(prefix, _)| prefix).collect::<BTreeSet<_>>().len());
     for (prefix, _) in &list.0 {
+        assert!(sieve.lets_through(prefix));
         let mut slots = BTreeSet::new();
         topics.matching(prefix, |slot| {
             slots.insert(slot);
@@ -74,7 +92,7 @@ struct List(BTreeSet<(Vec<u8>, usize)>);
 
 impl List {
     fn is_shared(&self, prefix: &[u8]) -> Change {
-        if self.0.iter().any(|(other, _)| other == prefix) { Change::Shared } else { Change::Sole }
+        if self.0.iter().any(|(other, _)| other == prefix) { Change::Shared } else { Change::Sole(Mark::of(prefix)) }
     }
 
     fn subscribe(&mut self, slot: usize, prefix: Vec<u8>) -> Change {

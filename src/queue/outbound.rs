@@ -7,6 +7,7 @@ use crate::message::Message;
 use crate::options::HighWaterMark;
 use crate::queue::lock;
 use crate::queue::waiters::{Ticket, Waiters, Woken};
+use crate::routing::sieve::{Mark, Sieve, Words};
 use crate::sync::Mutex;
 use crate::zmtp::encoder::{BATCH_BYTES, Batch, WRITE_BYTES};
 
@@ -29,9 +30,21 @@ struct State {
     /// When the engine last looked, there was a peer with room.
     has_taker: bool,
     spare: Vec<Batch>,
+    /// What somebody may want; `None`: everything.
+    sieve: Option<Sieve>,
+    /// Messages that nobody wanted.
+    unwanted: u64,
 }
 
 impl State {
+    /// Whether a message is held back, because nobody wants it; counts it then.
+    #[inline]
+    fn holds_back(&mut self, message: &Message) -> bool {
+        let is_unwanted = self.sieve.as_ref().is_some_and(|sieve| !sieve.lets_through(&message[0]));
+        self.unwanted += u64::from(is_unwanted);
+        is_unwanted
+    }
+
     #[inline]
     fn push(&mut self, message: &Message, size: usize) -> Call {
         self.messages += 1;
@@ -114,13 +127,21 @@ impl Outbound {
         Self { mark, state: Mutex::default() }
     }
 
-    /// Puts a message at the end; says whether the engine is to be called.
+    /// A FIFO that takes only what somebody [wants](Self::add_wanted), by the topic, and drops the rest.
+    pub(crate) fn sifting(mark: HighWaterMark) -> Self {
+        Self { mark, state: Mutex::new(State { sieve: Some(Sieve::default()), ..State::default() }) }
+    }
+
+    /// Puts a message at the end, unless nobody wants it; says whether the engine is to be called.
     #[inline]
     pub(crate) fn offer(&self, message: &Message) -> Result<Call, Refused> {
         let size = message.byte_len();
         let mut state = lock(&self.state);
         if state.closed {
             return Err(Refused::Closed);
+        }
+        if state.holds_back(message) {
+            return Ok(Call::Nobody);
         }
         if !self.mark.admits(state.messages, state.payload, size) {
             return Err(Refused::Full);
@@ -256,6 +277,33 @@ impl Outbound {
         woken.wake();
     }
 
+    /// Somebody wants topics with a prefix that nobody wanted before; `true` if the sieve is to be [renewed](Self::renew_sieve).
+    pub(crate) fn add_wanted(&self, mark: Mark) -> bool {
+        lock(&self.state).sieve.as_mut().is_some_and(|sieve| sieve.add(mark))
+    }
+
+    /// Nobody wants topics with this prefix any more.
+    pub(crate) fn remove_wanted(&self, mark: Mark) {
+        if let Some(sieve) = &mut lock(&self.state).sieve {
+            sieve.remove(mark);
+        }
+    }
+
+    /// Makes the sieve anew from all prefixes that are wanted; `visited`: see [`Words::new`].
+    pub(crate) fn renew_sieve(&self, visited: usize, marks: impl Iterator<Item = Mark>) {
+        let prefixes = lock(&self.state).sieve.as_ref().map_or(0, Sieve::prefixes);
+        // Not under the lock, which all senders need.
+        let words = Words::new(prefixes, visited, marks);
+        if let Some(sieve) = &mut lock(&self.state).sieve {
+            sieve.renew(words);
+        }
+    }
+
+    /// How many messages nobody wanted.
+    pub(crate) fn unwanted(&self) -> u64 {
+        lock(&self.state).unwanted
+    }
+
     /// Messages and bytes that are queued.
     pub(crate) fn depth(&self) -> (usize, usize) {
         let state = lock(&self.state);
@@ -337,6 +385,40 @@ mod tests {
         assert_eq!(queue.offer(&vec![0; WRITE_BYTES].into()), Ok(Call::Write));
         assert!(queue.sleep(false));
         assert_eq!(queue.offer(&large), Ok(Call::Nobody), "no peer has room");
+    }
+
+    #[test]
+    fn what_nobody_wants_is_counted_and_needs_no_room() {
+        let queue = Outbound::sifting(HighWaterMark { messages: 1, bytes: 0 });
+        let offer = |topic: &str| queue.offer(&[topic, "A"].into());
+        assert_eq!((offer("A1"), queue.depth().0, queue.unwanted()), (Ok(Call::Nobody), 0, 1));
+        queue.add_wanted(Mark::of(b"A"));
+        assert_eq!((offer("A1"), queue.depth().0, queue.unwanted()), (Ok(Call::Nobody), 1, 1));
+        assert_eq!((offer("A2"), offer("B")), (Err(Refused::Full), Ok(Call::Nobody)));
+        assert_eq!((queue.depth().0, queue.unwanted()), (1, 2));
+        queue.remove_wanted(Mark::of(b"A"));
+        assert_eq!((offer("A3"), queue.depth().0, queue.unwanted()), (Ok(Call::Nobody), 1, 3));
+        queue.close();
+        assert_eq!(offer("B"), Err(Refused::Closed));
+    }
+
+    #[test]
+    fn a_renewed_sieve_lets_all_through_that_is_wanted() {
+        let queue = Outbound::sifting(HighWaterMark { messages: 0, bytes: 0 });
+        let marks: Vec<_> = (0_u32..1_000).map(|number| Mark::of(&number.to_be_bytes())).collect();
+        let mut renewed = 0;
+        for (index, mark) in marks.iter().enumerate() {
+            if queue.add_wanted(*mark) {
+                queue.renew_sieve(index, marks[..=index].iter().copied());
+                renewed += 1;
+            }
+        }
+        assert!((3..15).contains(&renewed), "{renewed}");
+        let offer = |number: u32| queue.offer(&number.to_be_bytes()[..].into()).unwrap();
+        assert!((0..1_000).all(|number| offer(number) == Call::Nobody));
+        assert_eq!((queue.depth().0, queue.unwanted()), (1_000, 0));
+        assert!((1_000..9_000).all(|number| offer(number) == Call::Nobody));
+        assert!(queue.unwanted() > 7_800, "{}", queue.unwanted());
     }
 
     #[test]

@@ -1,14 +1,11 @@
-//! A sieve in front of the tree of prefixes: tells of most topics that begin with none of them, for the price of one look.
+//! A sieve before the tree of prefixes: tells of most topics that begin with none of them, for the price of one look.
 //!
 //! A Bloom filter in which all bits of a prefix lie in one word, for prefixes of few different lengths: a topic is looked up
 //! once per length. It may let through what the tree then finds to match nothing, and never holds back what does match.
 
 use std::collections::BTreeMap;
 
-/// Fewer prefixes than this need no sieve.
-const FEW: usize = 64;
-
-/// So many lengths are tried; with more the walk down the tree is cheaper.
+/// So many lengths are tried; with more everything gets through, because the walk down the tree is cheaper.
 const LENGTHS: usize = 8;
 
 /// Of a longer prefix only this much is looked at: a topic must not cost what somebody else's prefixes are long.
@@ -29,32 +26,69 @@ impl Mark {
         let head = &prefix[..prefix.len().min(LONGEST)];
         Self { hash: hash(head), length: head.len() }
     }
+}
 
-    /// Its place in so many words, a power of two, and its bits there.
+/// The words of a sieve: a power of two of them, or none as long as there is no prefix.
+#[derive(Debug, Default)]
+pub(crate) struct Words {
+    words: Vec<u64>,
+    /// Prefixes that have left their bits, those that have gone since included.
+    marks: usize,
+}
+
+impl Words {
+    /// Words for so many prefixes. `visited` nodes have to be looked at to find them: there are so many words that this is
+    /// not to be done again before an eighth as many prefixes have been added.
+    pub(crate) fn new(prefixes: usize, visited: usize, marks: impl Iterator<Item = Mark>) -> Self {
+        let count = (2 * prefixes).max(visited / 4).div_ceil(PER_WORD).next_power_of_two();
+        let mut words = Self { words: vec![0; count], marks: 0 };
+        marks.for_each(|mark| words.add(mark));
+        words
+    }
+
+    fn add(&mut self, mark: Mark) {
+        if self.words.is_empty() {
+            self.words.push(0);
+        }
+        let (word, bits) = self.bits(mark.hash);
+        self.words[word] |= bits;
+        self.marks += 1;
+    }
+
+    fn are_full(&self) -> bool {
+        self.marks > self.words.len() * PER_WORD
+    }
+
+    /// The word of a prefix and its bits there.
     #[inline]
-    fn bits(hash: u64, words: usize) -> (usize, u64) {
+    fn bits(&self, hash: u64) -> (usize, u64) {
         #[allow(clippy::cast_possible_truncation)] // the upper half of the hash is enough for any number of prefixes
-        let word = (hash >> 32) as usize & (words - 1);
+        let word = (hash >> 32) as usize & (self.words.len() - 1);
         (word, 1 << (hash & 63) | 1 << (hash >> 6 & 63) | 1 << (hash >> 12 & 63))
+    }
+
+    #[inline]
+    fn may_have(&self, prefix: &[u8]) -> bool {
+        let (word, bits) = self.bits(hash(prefix));
+        self.words[word] & bits == bits
     }
 }
 
-/// The sieve. It is filled again from time to time: a prefix that goes leaves its mark until then.
+/// The sieve. It gets new words from time to time: a prefix that goes leaves its bits until then.
 #[derive(Debug, Default)]
 pub(crate) struct Sieve {
-    /// A power of two of them, or none as long as there are few prefixes.
-    words: Vec<u64>,
-    /// Marks in the words, those of prefixes that have gone included.
-    marks: usize,
+    words: Words,
     prefixes: usize,
     /// How many prefixes have which length.
     lengths: BTreeMap<usize, usize>,
     /// The lengths to be tried.
     tried: Vec<usize>,
+    /// Nothing is tried, because all of it gets through.
+    is_open: bool,
 }
 
 impl Sieve {
-    /// Adds a prefix that was not there; `true` if the sieve must be [filled](Self::fill) again.
+    /// Adds a prefix that was not there; `true` if new [words](Self::renew) are needed.
     pub(crate) fn add(&mut self, mark: Mark) -> bool {
         self.prefixes += 1;
         let count = self.lengths.entry(mark.length).or_default();
@@ -62,19 +96,8 @@ impl Sieve {
         if *count == 1 {
             self.choose_lengths();
         }
-        self.mark(mark);
-        match self.words.len() {
-            0 => self.prefixes >= FEW,
-            words => self.marks > words * PER_WORD,
-        }
-    }
-
-    fn mark(&mut self, mark: Mark) {
-        if !self.words.is_empty() {
-            let (word, bits) = Mark::bits(mark.hash, self.words.len());
-            self.words[word] |= bits;
-            self.marks += 1;
-        }
+        self.words.add(mark);
+        self.words.are_full()
     }
 
     /// Takes out a prefix that was there.
@@ -95,31 +118,24 @@ impl Sieve {
     fn choose_lengths(&mut self) {
         self.tried.clear();
         self.tried.extend(self.lengths.keys().take(LENGTHS));
+        self.is_open = self.lengths.len() > LENGTHS || self.tried.first() == Some(&0);
     }
 
-    /// Marks all prefixes anew. `visited` nodes have to be looked at to find them: the sieve is made so large that this is not
-    /// to be done again before an eighth as many have been added.
-    pub(crate) fn fill(&mut self, prefixes: impl Iterator<Item = Mark>, visited: usize) {
-        let words = (2 * self.prefixes).max(visited / 4).div_ceil(PER_WORD).next_power_of_two();
-        self.words.clear();
-        self.words.resize(words, 0);
-        self.words.shrink_to_fit();
-        self.marks = 0;
-        prefixes.for_each(|mark| self.mark(mark));
+    /// How many prefixes there are.
+    pub(crate) fn prefixes(&self) -> usize {
+        self.prefixes
+    }
+
+    /// Takes words that were made of all prefixes.
+    pub(crate) fn renew(&mut self, words: Words) {
+        self.words = words;
     }
 
     /// `false` if the topic begins with none of the prefixes.
     #[inline]
     pub(crate) fn lets_through(&self, topic: &[u8]) -> bool {
-        if self.words.is_empty() || self.lengths.len() > LENGTHS {
-            return true;
-        }
-        self.tried.iter().any(|length| {
-            topic.get(..*length).is_some_and(|prefix| {
-                let (word, bits) = Mark::bits(hash(prefix), self.words.len());
-                self.words[word] & bits == bits
-            })
-        })
+        self.is_open
+            || self.tried.iter().any(|length| topic.get(..*length).is_some_and(|prefix| self.words.may_have(prefix)))
     }
 }
 
@@ -156,7 +172,8 @@ mod tests {
         let mut sieve = Sieve::default();
         for (index, prefix) in prefixes.iter().enumerate() {
             if sieve.add(Mark::of(prefix)) {
-                sieve.fill(prefixes[..=index].iter().map(|prefix| Mark::of(prefix)), index);
+                let marks = prefixes[..=index].iter().map(|prefix| Mark::of(prefix));
+                sieve.renew(Words::new(sieve.prefixes(), index, marks));
             }
         }
         sieve
@@ -175,7 +192,7 @@ mod tests {
         /// What begins with a prefix gets through, whatever was added and taken out before.
         #[test]
         fn nothing_that_matches_is_held_back(
-            prefixes in btree_set(vec(0_u8..4, 1..=LENGTHS), 1..300),
+            prefixes in btree_set(vec(0_u8..4, 0..=LENGTHS), 1..300),
             gone in vec(any::<prop::sample::Index>(), 0..200),
             tail in vec(any::<u8>(), 0..20),
         ) {
@@ -194,7 +211,7 @@ mod tests {
 
     #[test]
     fn hardly_anything_else_gets_through() {
-        for count in [FEW, 1_000, 30_000] {
+        for count in [1, 64, 1_000, 30_000] {
             let sieve = sieve(&numbered(count, "topic"));
             let share = share_let_through(&sieve, &numbered(20_000, "other"));
             assert!(share < 0.02, "{share} with {count} prefixes");
@@ -202,25 +219,32 @@ mod tests {
     }
 
     #[test]
-    fn few_prefixes_and_many_lengths_are_left_to_the_tree() {
-        let topic = [b"nothing like it".to_vec()];
-        let few = sieve(&numbered(FEW - 1, "topic"));
-        assert!(few.lets_through(&topic[0]));
+    fn many_lengths_are_left_to_the_tree() {
         let mut prefixes = numbered(1_000, "topic");
         prefixes.extend((1..=LENGTHS).map(|length| vec![0; length]));
         let mut many = sieve(&prefixes);
-        assert!(many.lets_through(&topic[0]));
+        assert!(many.lets_through(b"nothing like it"));
         many.remove(Mark::of(&[0]));
-        assert!(!many.lets_through(&topic[0]), "the lengths are few again");
+        assert!(!many.lets_through(b"nothing like it"), "the lengths are few again");
+    }
+
+    #[test]
+    fn without_prefixes_nothing_gets_through_and_with_the_empty_one_everything() {
+        let mut sieve = Sieve::default();
+        assert!(!sieve.lets_through(b"") && !sieve.lets_through(b"topic"));
+        sieve.add(Mark::of(b""));
+        assert!(sieve.lets_through(b"") && sieve.lets_through(b"topic"));
+        sieve.remove(Mark::of(b""));
+        assert!(!sieve.lets_through(b"") && !sieve.lets_through(b"topic"));
     }
 
     #[test]
     fn long_prefixes_are_told_apart_by_their_beginnings() {
         let long = |number: usize| [format!("{number:010}").into_bytes(), vec![b'x'; 40 * number + LONGEST]].concat();
-        let sieve = sieve(&(0..FEW).map(long).collect::<Vec<_>>());
+        let sieve = sieve(&(0..64).map(long).collect::<Vec<_>>());
         assert_eq!(sieve.tried, [LONGEST]);
-        assert!((0..FEW).all(|number| sieve.lets_through(&long(number))));
-        assert!(!sieve.lets_through(&long(FEW)));
+        assert!((0..64).all(|number| sieve.lets_through(&long(number))));
+        assert!(!sieve.lets_through(&long(64)));
     }
 
     #[test]
@@ -231,7 +255,8 @@ mod tests {
         for prefix in &passing {
             let mark = Mark::of(prefix);
             if sieve.add(mark) {
-                sieve.fill(live.iter().map(|prefix| Mark::of(prefix)).chain([mark]), 1_000);
+                let marks = live.iter().map(|prefix| Mark::of(prefix)).chain([mark]);
+                sieve.renew(Words::new(sieve.prefixes(), 1_000, marks));
                 fills += 1;
             }
             sieve.remove(mark);
@@ -245,6 +270,6 @@ mod tests {
         let prefixes = numbered(1_000, "topic");
         let mut sieve = sieve(&prefixes);
         prefixes.iter().for_each(|prefix| sieve.remove(Mark::of(prefix)));
-        assert_eq!(sieve.words.capacity(), 0);
+        assert_eq!(sieve.words.words.capacity(), 0);
     }
 }

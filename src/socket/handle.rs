@@ -278,7 +278,7 @@ impl Core {
             messages_dropped_lost,
             messages_dropped_replaced,
             messages_dropped_unread,
-            messages_unmatched: counters.messages_unmatched.get(),
+            messages_unmatched: counters.messages_unmatched.get() + self.shared.outbound.unwanted(),
             connects_retried: counters.connects_retried.get(),
             handshakes_failed: counters.handshakes_failed.get(),
             connections_refused: counters.connections_refused.get(),

@@ -68,18 +68,15 @@ impl<const REPORTS: bool> Publisher<REPORTS> {
         inward: &mut Vec<Inward>,
     ) -> Result<(), ProtocolError> {
         let options = &shared.options;
-        let topics = if options.manual { &mut self.requested } else { &mut self.topics };
+        let topics = if options.manual { &self.requested } else { &self.topics };
         if subscribes && !topics.holds(slot, prefix) {
             check_limits(topics.held_by(slot), prefix, options)?;
         }
-        let change = match subscribes {
-            true => topics.subscribe(slot, prefix),
-            false => topics.cancel(slot, prefix),
+        let change = match (options.manual, subscribes) {
+            (false, _) => self.change(slot, subscribes, prefix, shared),
+            (true, true) => self.requested.subscribe(slot, prefix),
+            (true, false) => self.requested.cancel(slot, prefix),
         };
-        if !options.manual && change != Change::None {
-            self.resume(slot);
-            shared.subscriptions_changed();
-        }
         if REPORTS && is_reported(subscribes, change, options) {
             inward.push(Inward::Report(report(subscribes, prefix)));
         }
@@ -91,12 +88,27 @@ impl<const REPORTS: bool> Publisher<REPORTS> {
         let Some(slot) = self.slot_of(peer, reach) else {
             return;
         };
-        match subscribes {
+        self.change(slot, subscribes, prefix, reach.shared);
+    }
+
+    /// A peer gets messages with this prefix from now on, or no longer.
+    fn change(&mut self, slot: usize, subscribes: bool, prefix: &[u8], shared: &Shared) -> Change {
+        let change = match subscribes {
             true => self.topics.subscribe(slot, prefix),
             false => self.topics.cancel(slot, prefix),
         };
+        match change {
+            Change::Sole(mark) if !subscribes => shared.outbound.remove_wanted(mark),
+            Change::Sole(mark) if shared.outbound.add_wanted(mark) => {
+                let (visited, marks) = self.topics.marks();
+                shared.outbound.renew_sieve(visited, marks);
+            }
+            Change::None => return change,
+            Change::Shared | Change::Sole(_) => {}
+        }
         self.resume(slot);
-        reach.shared.subscriptions_changed();
+        shared.subscriptions_changed();
+        change
     }
 
     /// What waits may not be for this subscriber any more, or there may be room for it now.
@@ -321,7 +333,7 @@ fn check_limits((count, bytes): (usize, usize), prefix: &[u8], options: &Options
 /// Whether an XPUB's application is told of a request.
 fn is_reported(subscribes: bool, change: Change, options: &Options) -> bool {
     let asked = if subscribes { options.verbose } else { options.verboser };
-    change == Change::Sole || options.manual || options.verboser || asked
+    matches!(change, Change::Sole(_)) || options.manual || options.verboser || asked
 }
 
 /// A request as the message that an XPUB receives.
@@ -371,10 +383,15 @@ impl<const REPORTS: bool> Pattern for Publisher<REPORTS> {
         };
         if options.manual {
             self.requested.remove(slot, &mut tell);
-            self.topics.remove(slot, |_, _| ());
-        } else {
-            self.topics.remove(slot, &mut tell);
         }
+        self.topics.remove(slot, |prefix, change| {
+            if let Change::Sole(mark) = change {
+                reach.shared.outbound.remove_wanted(mark);
+            }
+            if !options.manual {
+                tell(prefix, change);
+            }
+        });
         reach.shared.subscriptions_changed();
     }
 
