@@ -18,6 +18,7 @@ crate::behaviours! {
     with_keep_latest_a_multipart_message_is_replaced_whole,
     with_keep_latest_a_subscriber_that_keeps_up_gets_everything,
     with_wait_nothing_is_dropped,
+    with_wait_what_nobody_wants_waits_for_nobody,
     with_wait_the_slowest_sets_the_pace_until_it_goes,
     with_disconnect_the_slow_one_is_sent_away,
     without_a_mark_nothing_is_dropped,
@@ -244,6 +245,30 @@ async fn with_wait_nothing_is_dropped(place: Place) {
         assert_eq!(dropped(&publisher), 0);
     }))
     .await;
+}
+
+async fn with_wait_what_nobody_wants_waits_for_nobody(place: Place) {
+    let builder = pub_builder().slow_subscriber(SlowSubscriber::Wait).send_high_water_mark(10);
+    let (publisher, endpoint) = bound_pub(&place, builder).await;
+    let mut raw = raw_subscriber(&endpoint, &[b"A"]).await;
+    publisher.known("A", 1).await;
+    let mut wanted = 0;
+    settled(|| {
+        while publisher.try_send(["A", &"x".repeat(BODY)]).is_ok() {
+            wanted += 1;
+            assert!(wanted < PLENTY, "{PLENTY} messages, and there is still room");
+        }
+        wanted
+    })
+    .await;
+    for unmatched in 0..100 {
+        assert_eq!(publisher.stats().messages_unmatched, unmatched);
+        publisher.try_send(["B", "nobody wants it"]).unwrap();
+    }
+    assert!(matches!(publisher.try_send("A"), Err(TrySendError::Full(_))));
+    for _ in 0..wanted {
+        assert_eq!(raw.message().await.unwrap()[0], b"A");
+    }
 }
 
 async fn with_wait_the_slowest_sets_the_pace_until_it_goes(place: Place) {
