@@ -25,8 +25,7 @@ pub fn topics(data: &[u8]) {
                 assert_eq!(change, list.subscribe(slot, prefix));
                 if let Change::Sole(mark) = change {
                     if sieve.add(mark) {
-                        let (visited, marks) = topics.marks();
-                        sieve.renew(Words::new(sieve.prefixes(), visited, marks));
+                        renew(&mut sieve, &topics);
                     }
                 }
             }
@@ -35,18 +34,23 @@ pub fn topics(data: &[u8]) {
                 let change = topics.cancel(slot, &prefix);
                 assert_eq!(change, list.cancel(slot, prefix));
                 if let Change::Sole(mark) = change {
-                    sieve.remove(mark);
+                    if sieve.remove(mark) {
+                        renew(&mut sieve, &topics);
+                    }
                 }
             }
             4 => {
-                let mut cancelled = BTreeSet::new();
+                let (mut cancelled, mut is_worn) = (BTreeSet::new(), false);
                 topics.remove(slot, |prefix, change| {
                     assert_eq!(list.cancel(slot, prefix()), change);
                     cancelled.insert(prefix());
                     if let Change::Sole(mark) = change {
-                        sieve.remove(mark);
+                        is_worn |= sieve.remove(mark);
                     }
                 });
+                if is_worn {
+                    renew(&mut sieve, &topics);
+                }
                 assert_eq!(list.held_by(slot), (0, 0));
             }
             _ => {
@@ -73,9 +77,18 @@ pub fn topics(data: &[u8]) {
         assert_eq!(slots, list.matching(prefix));
     }
     for slot in 0..SLOTS {
-        topics.remove(slot, |_, _| ());
+        topics.remove(slot, |_, change| {
+            if let Change::Sole(mark) = change {
+                sieve.remove(mark);
+            }
+        });
     }
-    assert!(topics.is_flat());
+    assert!(topics.is_flat() && sieve.prefixes() == 0 && !sieve.lets_through(b""));
+}
+
+fn renew(sieve: &mut Sieve, topics: &Topics) {
+    let (visited, marks) = topics.marks();
+    sieve.renew(Words::new(sieve.prefixes(), visited, marks));
 }
 
 /// Bytes from the input, or many times the same one.

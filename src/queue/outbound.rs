@@ -1,4 +1,5 @@
-//! The outbound FIFO: messages that users have sent and no peer has been given yet.
+//! The outbound FIFO: messages that users have sent and no peer has been given yet. A publisher's holds back, and drops, what
+//! nobody wants.
 
 use std::collections::VecDeque;
 use std::task::{Poll, Waker};
@@ -13,6 +14,10 @@ use crate::zmtp::encoder::{BATCH_BYTES, Batch, WRITE_BYTES};
 
 /// Emptied batches that are kept for their buffers while there is traffic.
 const SPARE_BATCHES: usize = 8;
+
+/// A message that comes after so many that nobody wanted is load and not a conversation: the time since the last one that was
+/// written does not tell.
+const LOAD: u32 = 32;
 
 /// An idle socket keeps no spare buffer larger than this.
 const SPARE_BYTES_IDLE: usize = 16 * 1024;
@@ -32,8 +37,10 @@ struct State {
     spare: Vec<Batch>,
     /// What somebody may want; `None`: everything.
     sieve: Option<Sieve>,
-    /// Messages that nobody wanted.
-    unwanted: u64,
+    /// Messages that nobody wanted …
+    unmatched: u64,
+    /// … and how many of them were the last ones.
+    unmatched_since: u32,
 }
 
 impl State {
@@ -41,7 +48,8 @@ impl State {
     #[inline]
     fn holds_back(&mut self, message: &Message) -> bool {
         let is_unwanted = self.sieve.as_ref().is_some_and(|sieve| !sieve.lets_through(&message[0]));
-        self.unwanted += u64::from(is_unwanted);
+        self.unmatched += u64::from(is_unwanted);
+        self.unmatched_since = self.unmatched_since.saturating_add(u32::from(is_unwanted));
         is_unwanted
     }
 
@@ -57,8 +65,11 @@ impl State {
             _ => self.push_first(message),
         };
         let engine_waits = std::mem::take(&mut self.engine_waits);
+        let is_load = std::mem::take(&mut self.unmatched_since) >= LOAD;
         if is_full && self.has_taker && self.payload >= WRITE_BYTES {
             Call::Write
+        } else if is_load && self.has_taker {
+            Call::Load
         } else if engine_waits {
             Call::Wake
         } else {
@@ -102,6 +113,9 @@ pub(crate) enum Call {
     Nobody,
     /// Wake the engine, or write in its place.
     Wake,
+    /// Wake the engine, which may be awake already; or write in its place if that was not done for long. More will come soon,
+    /// but a task that sends what nobody wants meets no full queue, and may not let the engine's have its turn for long.
+    Load,
     /// Write, if that is possible at once: as much is queued as one write should take, and it is still in the processor's
     /// cache.
     Write,
@@ -149,7 +163,8 @@ impl Outbound {
         Ok(state.push(message, size))
     }
 
-    /// Like [`offer`](Self::offer), but waits for room.
+    /// Puts a message at the end, or waits for room. One that waits is not dropped when nobody wants it any more: its turn is
+    /// one that others would wait for.
     pub(crate) fn poll_offer(
         &self,
         message: &Message,
@@ -277,31 +292,32 @@ impl Outbound {
         woken.wake();
     }
 
-    /// Somebody wants topics with a prefix that nobody wanted before; `true` if the sieve is to be [renewed](Self::renew_sieve).
+    /// Somebody wants topics with a prefix that nobody wanted before; `true` if the sieve is to be
+    /// [renewed](Self::renew_sieve).
     pub(crate) fn add_wanted(&self, mark: Mark) -> bool {
         lock(&self.state).sieve.as_mut().is_some_and(|sieve| sieve.add(mark))
     }
 
-    /// Nobody wants topics with this prefix any more.
-    pub(crate) fn remove_wanted(&self, mark: Mark) {
-        if let Some(sieve) = &mut lock(&self.state).sieve {
-            sieve.remove(mark);
-        }
+    /// Nobody wants topics with this prefix any more; `true` if the sieve is to be renewed.
+    pub(crate) fn remove_wanted(&self, mark: Mark) -> bool {
+        lock(&self.state).sieve.as_mut().is_some_and(|sieve| sieve.remove(mark))
     }
 
     /// Makes the sieve anew from all prefixes that are wanted; `visited`: see [`Words::new`].
+    ///
+    /// Not under the lock, which all senders need. Only the engine adds prefixes, and it is here: none comes in between.
     pub(crate) fn renew_sieve(&self, visited: usize, marks: impl Iterator<Item = Mark>) {
         let prefixes = lock(&self.state).sieve.as_ref().map_or(0, Sieve::prefixes);
-        // Not under the lock, which all senders need.
-        let words = Words::new(prefixes, visited, marks);
-        if let Some(sieve) = &mut lock(&self.state).sieve {
-            sieve.renew(words);
+        if prefixes == 0 {
+            return;
         }
+        let words = Words::new(prefixes, visited, marks);
+        let _old = lock(&self.state).sieve.as_mut().map(|sieve| sieve.renew(words));
     }
 
     /// How many messages nobody wanted.
-    pub(crate) fn unwanted(&self) -> u64 {
-        lock(&self.state).unwanted
+    pub(crate) fn unmatched(&self) -> u64 {
+        lock(&self.state).unmatched
     }
 
     /// Messages and bytes that are queued.
@@ -391,15 +407,27 @@ mod tests {
     fn what_nobody_wants_is_counted_and_needs_no_room() {
         let queue = Outbound::sifting(HighWaterMark { messages: 1, bytes: 0 });
         let offer = |topic: &str| queue.offer(&[topic, "A"].into());
-        assert_eq!((offer("A1"), queue.depth().0, queue.unwanted()), (Ok(Call::Nobody), 0, 1));
+        assert_eq!((offer("A1"), queue.depth().0, queue.unmatched()), (Ok(Call::Nobody), 0, 1));
         queue.add_wanted(Mark::of(b"A"));
-        assert_eq!((offer("A1"), queue.depth().0, queue.unwanted()), (Ok(Call::Nobody), 1, 1));
+        assert_eq!((offer("A1"), queue.depth().0, queue.unmatched()), (Ok(Call::Nobody), 1, 1));
         assert_eq!((offer("A2"), offer("B")), (Err(Refused::Full), Ok(Call::Nobody)));
-        assert_eq!((queue.depth().0, queue.unwanted()), (1, 2));
+        assert_eq!((queue.depth().0, queue.unmatched()), (1, 2));
         queue.remove_wanted(Mark::of(b"A"));
-        assert_eq!((offer("A3"), queue.depth().0, queue.unwanted()), (Ok(Call::Nobody), 1, 3));
+        assert_eq!((offer("A3"), queue.depth().0, queue.unmatched()), (Ok(Call::Nobody), 1, 3));
         queue.close();
         assert_eq!(offer("B"), Err(Refused::Closed));
+    }
+
+    #[test]
+    fn a_message_among_many_that_nobody_wants_is_for_the_io_task() {
+        let queue = Outbound::sifting(HighWaterMark { messages: 0, bytes: 0 });
+        queue.add_wanted(Mark::of(b"A"));
+        for (unmatched, call) in [(0, Call::Wake), (LOAD - 1, Call::Wake), (LOAD, Call::Load), (1, Call::Wake)] {
+            assert!((0..unmatched).all(|_| queue.offer(&"B".into()) == Ok(Call::Nobody)));
+            assert!(queue.sleep(true));
+            assert_eq!(queue.offer(&"A".into()), Ok(call), "after {unmatched}");
+            take(&queue);
+        }
     }
 
     #[test]
@@ -416,9 +444,9 @@ mod tests {
         assert!((3..15).contains(&renewed), "{renewed}");
         let offer = |number: u32| queue.offer(&number.to_be_bytes()[..].into()).unwrap();
         assert!((0..1_000).all(|number| offer(number) == Call::Nobody));
-        assert_eq!((queue.depth().0, queue.unwanted()), (1_000, 0));
+        assert_eq!((queue.depth().0, queue.unmatched()), (1_000, 0));
         assert!((1_000..9_000).all(|number| offer(number) == Call::Nobody));
-        assert!(queue.unwanted() > 7_800, "{}", queue.unwanted());
+        assert!(queue.unmatched() > 7_800, "{}", queue.unmatched());
     }
 
     #[test]

@@ -31,6 +31,9 @@ use crate::transport::Listener;
 /// Calls of engines that are closer together than this are load and not a conversation.
 const CALLS_APART: Duration = Duration::from_micros(2);
 
+/// Among many messages that nobody wants one that is wanted waits no longer than about this for others.
+const LOADS_APART: Duration = Duration::from_micros(50);
+
 thread_local! {
     /// When this thread last called an engine.
     static LAST_CALL: Cell<Option<tokio::time::Instant>> = const { Cell::new(None) };
@@ -278,7 +281,7 @@ impl Core {
             messages_dropped_lost,
             messages_dropped_replaced,
             messages_dropped_unread,
-            messages_unmatched: counters.messages_unmatched.get() + self.shared.outbound.unwanted(),
+            messages_unmatched: counters.messages_unmatched.get() + self.shared.outbound.unmatched(),
             connects_retried: counters.connects_retried.get(),
             handshakes_failed: counters.handshakes_failed.get(),
             connections_refused: counters.connections_refused.get(),
@@ -331,8 +334,12 @@ impl Core {
     /// then in one go.
     #[cold]
     fn call_engine(&self, call: Call) {
-        let much = call == Call::Write;
-        let now = much || LAST_CALL.get().is_none_or(|last| last.elapsed() >= CALLS_APART);
+        let apart = match call {
+            Call::Write => Duration::ZERO,
+            Call::Load => LOADS_APART,
+            Call::Wake | Call::Nobody => CALLS_APART,
+        };
+        let (much, now) = (call == Call::Write, LAST_CALL.get().is_none_or(|last| last.elapsed() >= apart));
         // A message for very many peers is the I/O task's work.
         if !now || self.has_crowd() || !self.take_turn(much) {
             self.shared.signal.wake();
@@ -341,8 +348,10 @@ impl Core {
             // A turn counts as many calls.
             self.calls.store(CALLS_PER_UNIT - 1, Ordering::Relaxed);
         }
-        // At the end: what a write takes is no pause of the user's.
-        LAST_CALL.set(Some(tokio::time::Instant::now()));
+        if now || call != Call::Load {
+            // At the end: what a write takes is no pause of the user's.
+            LAST_CALL.set(Some(tokio::time::Instant::now()));
+        }
     }
 
     /// Whether one message may go to more peers than its sender should write to.

@@ -49,8 +49,9 @@ impl PubBuilder {
 ///
 /// A peer has subscribed to a message if the first frame begins with a prefix that it has subscribed to. A message is
 /// encoded once, however many get it, and what matching costs depends on the topic's length and on the number of matches
-/// alone. A message that nobody has subscribed to is dropped at once, and counted
-/// ([`messages_unmatched`](crate::Stats::messages_unmatched)).
+/// alone. A message that nobody has subscribed to is dropped and counted
+/// ([`messages_unmatched`](crate::Stats::messages_unmatched)), in nearly all cases by `send` itself: it waits for no room then.
+/// (While peers have subscribed to prefixes of more than eight different lengths it goes through the queue first.)
 ///
 /// Each subscriber has a queue of its own with the high-water marks. What happens to messages for one that is too slow is
 /// the socket's [`SlowSubscriber`] policy: by default they are dropped, counted for the socket and for the peer

@@ -12,6 +12,7 @@ use crate::error::{ProtocolError, TrySendError};
 use crate::message::Message;
 use crate::monitor::{Event, PeerId};
 use crate::options::{HighWaterMark, Options, SlowSubscriber};
+use crate::routing::sieve::Mark;
 use crate::routing::topics::{Change, Topics};
 use crate::zmtp::encoder::{Batch, Part, Position};
 use crate::zmtp::frame;
@@ -72,10 +73,10 @@ impl<const REPORTS: bool> Publisher<REPORTS> {
         if subscribes && !topics.holds(slot, prefix) {
             check_limits(topics.held_by(slot), prefix, options)?;
         }
-        let change = match (options.manual, subscribes) {
-            (false, _) => self.change(slot, subscribes, prefix, shared),
-            (true, true) => self.requested.subscribe(slot, prefix),
-            (true, false) => self.requested.cancel(slot, prefix),
+        let change = if options.manual {
+            change(&mut self.requested, slot, subscribes, prefix)
+        } else {
+            self.change(slot, subscribes, prefix, shared)
         };
         if REPORTS && is_reported(subscribes, change, options) {
             inward.push(Inward::Report(report(subscribes, prefix)));
@@ -93,22 +94,31 @@ impl<const REPORTS: bool> Publisher<REPORTS> {
 
     /// A peer gets messages with this prefix from now on, or no longer.
     fn change(&mut self, slot: usize, subscribes: bool, prefix: &[u8], shared: &Shared) -> Change {
-        let change = match subscribes {
-            true => self.topics.subscribe(slot, prefix),
-            false => self.topics.cancel(slot, prefix),
-        };
+        let change = change(&mut self.topics, slot, subscribes, prefix);
         match change {
-            Change::Sole(mark) if !subscribes => shared.outbound.remove_wanted(mark),
-            Change::Sole(mark) if shared.outbound.add_wanted(mark) => {
-                let (visited, marks) = self.topics.marks();
-                shared.outbound.renew_sieve(visited, marks);
-            }
             Change::None => return change,
-            Change::Shared | Change::Sole(_) => {}
+            Change::Shared => {}
+            Change::Sole(mark) => self.tell_sieve(mark, subscribes, shared),
         }
         self.resume(slot);
         shared.subscriptions_changed();
         change
+    }
+
+    /// The first peer has subscribed to a prefix, or the last one no longer.
+    fn tell_sieve(&self, mark: Mark, subscribes: bool, shared: &Shared) {
+        let is_worn = match subscribes {
+            true => shared.outbound.add_wanted(mark),
+            false => shared.outbound.remove_wanted(mark),
+        };
+        if is_worn {
+            self.renew_sieve(shared);
+        }
+    }
+
+    fn renew_sieve(&self, shared: &Shared) {
+        let (visited, marks) = self.topics.marks();
+        shared.outbound.renew_sieve(visited, marks);
     }
 
     /// What waits may not be for this subscriber any more, or there may be room for it now.
@@ -304,6 +314,10 @@ impl<const REPORTS: bool> Publisher<REPORTS> {
     }
 }
 
+fn change(topics: &mut Topics, slot: usize, subscribes: bool, prefix: &[u8]) -> Change {
+    if subscribes { topics.subscribe(slot, prefix) } else { topics.cancel(slot, prefix) }
+}
+
 /// Drops what is older than the mark allows.
 fn drop_older(peer: &mut Peer, mark: HighWaterMark, policy: SlowSubscriber) -> usize {
     // One that has been begun cannot be taken back, and the newest one is never the one to go.
@@ -384,14 +398,18 @@ impl<const REPORTS: bool> Pattern for Publisher<REPORTS> {
         if options.manual {
             self.requested.remove(slot, &mut tell);
         }
+        let mut is_worn = false;
         self.topics.remove(slot, |prefix, change| {
             if let Change::Sole(mark) = change {
-                reach.shared.outbound.remove_wanted(mark);
+                is_worn |= reach.shared.outbound.remove_wanted(mark);
             }
             if !options.manual {
                 tell(prefix, change);
             }
         });
+        if is_worn {
+            self.renew_sieve(reach.shared);
+        }
         reach.shared.subscriptions_changed();
     }
 
