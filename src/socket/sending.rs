@@ -150,6 +150,10 @@ impl Sink<Message> for MessageSink<'_> {
 
     /// Ready when a message is likely to find room.
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        // A source that is always ready, and a queue that always has room, would keep their thread for ever.
+        if self.core.is_due() {
+            ready!(pin!(consume_budget()).poll(cx));
+        }
         ready!(self.poll_held(cx))?;
         let this = &mut *self;
         if !this.core.has_room() {

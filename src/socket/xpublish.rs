@@ -224,6 +224,7 @@ impl XPubSocket {
 
     sending_methods!(
         "Waits while the I/O task has not yet matched as many messages as the high-water mark allows. It never waits for a"
-        "subscriber, unless the policy is [`SlowSubscriber::Wait`](crate::SlowSubscriber::Wait)."
+        "subscriber, unless the policy is [`SlowSubscriber::Wait`](crate::SlowSubscriber::Wait). What nobody has subscribed to is"
+        "dropped, nearly always without waiting."
     );
 }

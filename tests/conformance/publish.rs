@@ -1,8 +1,9 @@
 //! PUB: who gets a message, waiting for subscribers, and what becomes of messages that nobody wants.
 
+use std::pin::pin;
 use std::time::Duration;
 
-use futures::poll;
+use futures::{SinkExt, poll, stream};
 use sinew::{
     DisconnectReason, Event, Message, ProtocolError, SlowSubscriber, SocketType, SubSocket, Version, WaitError,
 };
@@ -20,6 +21,7 @@ crate::behaviours! {
     multipart_messages_arrive_whole,
     what_nobody_wants_is_dropped_and_counted,
     sending_never_waits_for_a_subscriber,
+    a_sink_lets_other_tasks_run_though_nobody_wants_what_it_sends,
     the_first_message_after_wait_subscribed_arrives,
     a_publisher_may_connect_and_a_subscriber_bind,
     wait_subscribed_counts_the_peers_that_would_get_the_topic,
@@ -224,6 +226,17 @@ async fn sending_never_waits_for_a_subscriber(place: Place) {
     };
     eventually(|| total() == MESSAGES).await;
     assert_eq!(publisher.stats().messages_unmatched, MESSAGES / 2);
+}
+
+async fn a_sink_lets_other_tasks_run_though_nobody_wants_what_it_sends(place: Place) {
+    const MESSAGES: u64 = 100_000;
+    let (publisher, _) = bound_pub(&place, pub_builder()).await;
+    let mut source = stream::iter((0..MESSAGES).map(|number| Ok(numbered(number))));
+    let mut sink = publisher.sink();
+    let mut sending = pin!(sink.send_all(&mut source));
+    assert!(poll!(sending.as_mut()).is_pending(), "nobody else would get a turn");
+    within(sending).await.unwrap();
+    assert_eq!(publisher.stats().messages_unmatched, MESSAGES);
 }
 
 async fn the_first_message_after_wait_subscribed_arrives(place: Place) {
