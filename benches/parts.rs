@@ -29,7 +29,7 @@ compiled_again!(
     "../src/zmtp/mod.rs" zmtp
 );
 
-use routing::sieve::{Sieve, Words};
+use routing::sieve::Sieve;
 use routing::topics::{Change, Topics};
 use zmtp::decoder::{COMMAND_MAXIMUM, Decoded, Decoder, Limits};
 use zmtp::encoder::Batch;
@@ -145,8 +145,7 @@ fn match_topics(c: &mut Criterion) {
         for number in 0..subscriptions {
             if let Change::Sole(mark) = topics.subscribe(0, name(2 * number).as_bytes()) {
                 if sieve.add(mark) {
-                    let (visited, marks) = topics.marks();
-                    sieve.renew(Words::new(sieve.prefixes(), visited, marks));
+                    sieve.renew(topics.words());
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::fuzzing::choices::Choices;
-use crate::routing::sieve::{Mark, Sieve, Words};
+use crate::routing::sieve::{Mark, Sieve};
 use crate::routing::topics::{Change, Topics};
 
 const SLOTS: usize = 8;
@@ -25,7 +25,7 @@ pub fn topics(data: &[u8]) {
                 assert_eq!(change, list.subscribe(slot, prefix));
                 if let Change::Sole(mark) = change {
                     if sieve.add(mark) {
-                        renew(&mut sieve, &topics);
+                        sieve.renew(topics.words());
                     }
                 }
             }
@@ -35,7 +35,7 @@ pub fn topics(data: &[u8]) {
                 assert_eq!(change, list.cancel(slot, prefix));
                 if let Change::Sole(mark) = change {
                     if sieve.remove(mark) {
-                        renew(&mut sieve, &topics);
+                        sieve.renew(topics.words());
                     }
                 }
             }
@@ -49,7 +49,7 @@ pub fn topics(data: &[u8]) {
                     }
                 });
                 if is_worn {
-                    renew(&mut sieve, &topics);
+                    sieve.renew(topics.words());
                 }
                 assert_eq!(list.held_by(slot), (0, 0));
             }
@@ -84,11 +84,6 @@ pub fn topics(data: &[u8]) {
         });
     }
     assert!(topics.is_flat() && sieve.prefixes() == 0 && !sieve.lets_through(b""));
-}
-
-fn renew(sieve: &mut Sieve, topics: &Topics) {
-    let (visited, marks) = topics.marks();
-    sieve.renew(Words::new(sieve.prefixes(), visited, marks));
 }
 
 /// Bytes from the input, or many times the same one.

@@ -47,10 +47,12 @@ impl State {
     /// Whether a message is held back, because nobody wants it; counts it then.
     #[inline]
     fn holds_back(&mut self, message: &Message) -> bool {
-        let is_unwanted = self.sieve.as_ref().is_some_and(|sieve| !sieve.lets_through(&message[0]));
-        self.unmatched += u64::from(is_unwanted);
-        self.unmatched_since = self.unmatched_since.saturating_add(u32::from(is_unwanted));
-        is_unwanted
+        let is_unmatched = self.sieve.as_ref().is_some_and(|sieve| !sieve.lets_through(&message[0]));
+        if is_unmatched {
+            self.unmatched += 1;
+            self.unmatched_since = self.unmatched_since.saturating_add(1);
+        }
+        is_unmatched
     }
 
     #[inline]
@@ -303,15 +305,11 @@ impl Outbound {
         lock(&self.state).sieve.as_mut().is_some_and(|sieve| sieve.remove(mark))
     }
 
-    /// Makes the sieve anew from all prefixes that are wanted; `visited`: see [`Words::new`].
+    /// Gives the sieve new words, made of all prefixes that are wanted.
     ///
-    /// Not under the lock, which all senders need. Only the engine adds prefixes, and it is here: none comes in between.
-    pub(crate) fn renew_sieve(&self, visited: usize, marks: impl Iterator<Item = Mark>) {
-        let prefixes = lock(&self.state).sieve.as_ref().map_or(0, Sieve::prefixes);
-        if prefixes == 0 {
-            return;
-        }
-        let words = Words::new(prefixes, visited, marks);
+    /// They are made before, and the old ones go after, without the lock, which all senders need. Only the engine adds prefixes,
+    /// and it is here: none comes in between.
+    pub(crate) fn renew_sieve(&self, words: Words) {
         let _old = lock(&self.state).sieve.as_mut().map(|sieve| sieve.renew(words));
     }
 
@@ -437,7 +435,7 @@ mod tests {
         let mut renewed = 0;
         for (index, mark) in marks.iter().enumerate() {
             if queue.add_wanted(*mark) {
-                queue.renew_sieve(index, marks[..=index].iter().copied());
+                queue.renew_sieve(Words::new(index, marks[..=index].iter().copied()));
                 renewed += 1;
             }
         }

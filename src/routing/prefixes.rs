@@ -310,7 +310,7 @@ impl<V: Value> PrefixTree<V> {
     }
 
     /// Every prefix in the tree, in no particular order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = NodeId> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = NodeId> + Clone {
         #[allow(clippy::cast_possible_truncation)] // as in `new_node`
         let ids = (0..self.nodes.len() as u32).map(NodeId);
         ids.filter(|id| !self.value(*id).is_empty())

@@ -37,9 +37,13 @@ pub(crate) struct Words {
 }
 
 impl Words {
-    /// Words for so many prefixes. `visited` nodes have to be looked at to find them: there are so many words that this is
-    /// not to be done again before an eighth as many prefixes have been added, or half of that have gone.
-    pub(crate) fn new(prefixes: usize, visited: usize, marks: impl Iterator<Item = Mark>) -> Self {
+    /// The words of these prefixes. `visited` nodes have to be looked at to find them: there are so many words that this is not
+    /// to be done again before an eighth as many prefixes have been added, or half of that have gone.
+    pub(crate) fn new(visited: usize, marks: impl Iterator<Item = Mark> + Clone) -> Self {
+        let prefixes = marks.clone().count();
+        if prefixes == 0 {
+            return Self::default();
+        }
         let count = (2 * prefixes).max(visited / 4).div_ceil(PER_WORD).next_power_of_two();
         let mut words = Self { words: vec![0; count], marks: 0 };
         marks.for_each(|mark| words.add(mark));
@@ -126,6 +130,7 @@ impl Sieve {
     }
 
     /// How many prefixes there are.
+    #[cfg(any(fuzzing, test))]
     pub(crate) fn prefixes(&self) -> usize {
         self.prefixes
     }
@@ -177,7 +182,7 @@ mod tests {
         for (index, prefix) in prefixes.iter().enumerate() {
             if sieve.add(Mark::of(prefix)) {
                 let marks = prefixes[..=index].iter().map(|prefix| Mark::of(prefix));
-                sieve.renew(Words::new(sieve.prefixes(), index, marks));
+                sieve.renew(Words::new(index, marks));
             }
         }
         sieve
@@ -215,7 +220,7 @@ mod tests {
                 let mark = Mark::of(&prefix);
                 (if adds { &mut left } else { &mut out }).push(prefix);
                 if if adds { sieve.add(mark) } else { sieve.remove(mark) } {
-                    let words = Words::new(left.len(), left.len(), left.iter().map(|prefix| Mark::of(prefix)));
+                    let words = Words::new(left.len(), left.iter().map(|prefix| Mark::of(prefix)));
                     sieve.renew(words);
                 }
             }
@@ -274,11 +279,11 @@ mod tests {
             let mark = Mark::of(prefix);
             if sieve.add(mark) {
                 let marks = live.iter().map(|prefix| Mark::of(prefix)).chain([mark]);
-                sieve.renew(Words::new(sieve.prefixes(), 1_000, marks));
+                sieve.renew(Words::new(1_000, marks));
                 fills += 1;
             }
             if sieve.remove(mark) {
-                sieve.renew(Words::new(sieve.prefixes(), 1_000, live.iter().map(|prefix| Mark::of(prefix))));
+                sieve.renew(Words::new(1_000, live.iter().map(|prefix| Mark::of(prefix))));
                 fills += 1;
             }
         }

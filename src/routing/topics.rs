@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};
 
 use crate::routing::prefixes::{NodeId, PrefixTree, Value};
-use crate::routing::sieve::Mark;
+use crate::routing::sieve::{Mark, Words};
 
 /// Who has subscribed to one prefix.
 #[derive(Debug, Default)]
@@ -80,9 +80,9 @@ impl Topics {
         Change::Sole(subscribers.mark)
     }
 
-    /// The marks of all prefixes, and how many nodes are looked at to find them.
-    pub(crate) fn marks(&self) -> (usize, impl Iterator<Item = Mark>) {
-        (self.tree.node_count(), self.tree.iter().map(|id| self.tree.value(id).mark))
+    /// New words for a sieve of all prefixes.
+    pub(crate) fn words(&self) -> Words {
+        Words::new(self.tree.node_count(), self.tree.iter().map(|id| self.tree.value(id).mark))
     }
 
     /// Whether a peer has subscribed to exactly this prefix.

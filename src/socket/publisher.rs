@@ -112,13 +112,8 @@ impl<const REPORTS: bool> Publisher<REPORTS> {
             false => shared.outbound.remove_wanted(mark),
         };
         if is_worn {
-            self.renew_sieve(shared);
+            shared.outbound.renew_sieve(self.topics.words());
         }
-    }
-
-    fn renew_sieve(&self, shared: &Shared) {
-        let (visited, marks) = self.topics.marks();
-        shared.outbound.renew_sieve(visited, marks);
     }
 
     /// What waits may not be for this subscriber any more, or there may be room for it now.
@@ -408,7 +403,7 @@ impl<const REPORTS: bool> Pattern for Publisher<REPORTS> {
             }
         });
         if is_worn {
-            self.renew_sieve(reach.shared);
+            reach.shared.outbound.renew_sieve(self.topics.words());
         }
         reach.shared.subscriptions_changed();
     }
