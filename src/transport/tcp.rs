@@ -70,14 +70,7 @@ pub(crate) async fn connect(endpoint: &TcpEndpoint, options: &Options) -> io::Re
 }
 
 async fn connect_to(address: SocketAddr, options: &Options) -> io::Result<Connected> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    if let Some(bytes) = options.kernel_send_buffer {
-        socket.set_send_buffer_size(saturating_u32(bytes))?;
-    }
-    if let Some(bytes) = options.kernel_receive_buffer {
-        socket.set_recv_buffer_size(saturating_u32(bytes))?;
-    }
-    let stream = socket.connect(address).await?;
+    let stream = dialler(address, options)?.connect(address).await?;
     // With nobody listening on an ephemeral port, TCP's simultaneous open can connect a socket to itself.
     if stream.local_addr()? == address {
         return Err(io::ErrorKind::ConnectionRefused.into());
@@ -85,16 +78,34 @@ async fn connect_to(address: SocketAddr, options: &Options) -> io::Result<Connec
     Ok(connected(stream, address, options.tcp_keepalive, options.tcp_user_timeout))
 }
 
+/// A socket that is not connected yet.
+fn dialler(address: SocketAddr, options: &Options) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if is_loopback(address) {
+        leave_unpaced(&SockRef::from(&socket));
+    }
+    if let Some(bytes) = options.kernel_send_buffer {
+        socket.set_send_buffer_size(saturating_u32(bytes))?;
+    }
+    if let Some(bytes) = options.kernel_receive_buffer {
+        socket.set_recv_buffer_size(saturating_u32(bytes))?;
+    }
+    Ok(socket)
+}
+
 fn connected(stream: TcpStream, address: SocketAddr, keepalive: Duration, user_timeout: Duration) -> Connected {
     // This fails only for a connection that is gone already, which is for its reader to find: a peer must not be able to
     // make `accept` fail.
-    let _ = set_up(&stream, keepalive, user_timeout);
+    let _ = set_up(&stream, address, keepalive, user_timeout);
     Connected { stream: Box::new(stream), address: PeerAddress::Tcp(address) }
 }
 
-fn set_up(stream: &TcpStream, keepalive: Duration, user_timeout: Duration) -> io::Result<()> {
+fn set_up(stream: &TcpStream, peer: SocketAddr, keepalive: Duration, user_timeout: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
+    if is_within_host(stream.local_addr()?, peer) {
+        leave_unpaced(&socket);
+    }
     if !keepalive.is_zero() {
         const PROBES: u32 = 6;
         const SECOND: Duration = Duration::from_secs(1);
@@ -110,6 +121,26 @@ fn set_up(stream: &TcpStream, keepalive: Duration, user_timeout: Duration) -> io
     Ok(())
 }
 
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+/// Whether both ends are this host.
+fn is_within_host(local: SocketAddr, peer: SocketAddr) -> bool {
+    is_loopback(peer) || peer.ip().to_canonical() == local.ip().to_canonical()
+}
+
+/// Chooses a congestion control that sends as soon as there is room. Within one host there is no path that could be congested, and
+/// one that paces (`bbr`) spends as much time on its timers as on the rest. It is chosen before the connection is made if its ends are
+/// known by then: later the kernel changes the pace, but does not give up pacing.
+fn leave_unpaced(socket: &SockRef<'_>) {
+    // Every Linux has it and lets everybody use it. Where it is not to be had nothing is lost but time.
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_congestion(b"reno");
+    #[cfg(not(target_os = "linux"))]
+    let _ = socket;
+}
+
 fn listen(address: SocketAddr, options: &Options, runtime: &Handle) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -118,6 +149,9 @@ fn listen(address: SocketAddr, options: &Options, runtime: &Handle) -> io::Resul
     }
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
+    if is_loopback(address) {
+        leave_unpaced(&SockRef::from(&socket));
+    }
     if let Some(bytes) = options.kernel_send_buffer {
         socket.set_send_buffer_size(bytes)?;
     }
@@ -190,8 +224,9 @@ mod tests {
     #[tokio::test]
     async fn connections_are_set_up_as_the_options_say() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        set_up(&stream, Duration::from_secs(60), Duration::from_millis(700)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        set_up(&stream, address, Duration::from_secs(60), Duration::from_millis(700)).unwrap();
         let socket = SockRef::from(&stream);
         assert!(stream.nodelay().unwrap() && socket.keepalive().unwrap());
         assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
@@ -199,12 +234,46 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), 6);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_millis(700)));
 
-        let plain = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        set_up(&plain, Duration::ZERO, Duration::ZERO).unwrap();
+        let plain = TcpStream::connect(address).await.unwrap();
+        set_up(&plain, address, Duration::ZERO, Duration::ZERO).unwrap();
         assert!(!SockRef::from(&plain).keepalive().unwrap());
         assert_eq!(SockRef::from(&plain).tcp_user_timeout().unwrap(), None);
-        set_up(&plain, Duration::from_millis(1), Duration::ZERO).unwrap();
+        set_up(&plain, address, Duration::from_millis(1), Duration::ZERO).unwrap();
         assert_eq!(SockRef::from(&plain).tcp_keepalive_time().unwrap(), Duration::from_secs(1), "the kernel's least");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_connection_within_the_host_is_not_paced_and_others_are_as_the_system_says() {
+        let congestion_control = |socket: SockRef<'_>| {
+            let name = socket.tcp_congestion().unwrap();
+            String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned()
+        };
+        let (options, here) = (Options::default(), Handle::current());
+        let [local, any, remote] = ["127.0.0.1:0", "0.0.0.0:0", "192.0.2.1:1"].map(|text| text.parse().unwrap());
+        let systems = congestion_control(SockRef::from(&TcpSocket::new_v4().unwrap()));
+        for (address, expected) in [(local, "reno"), (any, &systems)] {
+            assert_eq!(congestion_control(SockRef::from(&listen(address, &options, &here).unwrap())), expected);
+        }
+        for (address, expected) in [(local, "reno"), (remote, &systems)] {
+            assert_eq!(congestion_control(SockRef::from(&dialler(address, &options).unwrap())), expected);
+        }
+        // Bound to every interface, it is to be seen where the peer is only once it has come.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        for (peer, expected) in [(remote, systems.as_str()), (local, "reno")] {
+            set_up(&stream, peer, Duration::ZERO, Duration::ZERO).unwrap();
+            assert_eq!(congestion_control(SockRef::from(&stream)), expected);
+        }
+    }
+
+    #[test]
+    fn addresses_tell_whether_a_connection_stays_within_the_host() {
+        let is_within = |local: &str, peer: &str| is_within_host(local.parse().unwrap(), peer.parse().unwrap());
+        assert!(is_within("127.0.0.1:1", "127.0.0.1:2") && is_within("[::1]:1", "[::1]:2"));
+        assert!(is_within("127.0.0.1:1", "127.0.0.2:2") && is_within("[::ffff:127.0.0.1]:1", "127.0.0.1:2"));
+        assert!(is_within("192.0.2.1:1", "192.0.2.1:2") && is_within("[::ffff:192.0.2.1]:1", "192.0.2.1:2"));
+        assert!(!is_within("192.0.2.1:1", "192.0.2.2:1") && !is_within("[2001:db8::1]:1", "[2001:db8::2]:1"));
     }
 
     #[tokio::test]
