@@ -1,5 +1,7 @@
 //! Runs of received messages: still encoded, already validated, turned into messages where they are consumed.
 
+use std::ops::Range;
+
 use bytes::{Buf, Bytes};
 
 use crate::message::{Frame, Message};
@@ -187,9 +189,10 @@ fn unpack_message(wire: &Bytes, at: &mut usize, slot: &mut Message) -> Option<us
             Some(length)
         }
         (Some(&[frame::LONG, ..]), Some(frame)) => {
-            let (unpacked, _) = unpack_frame(wire, at)?;
-            *frame = unpacked;
-            Some(frame.len())
+            let (body, _) = pass_frame(wire, at)?;
+            let length = body.len();
+            unpack_body(wire, body, frame);
+            Some(length)
         }
         _ => {
             *slot = unpack_frames(wire, at)?;
@@ -213,19 +216,32 @@ fn unpack_frames(wire: &Bytes, at: &mut usize) -> Option<Message> {
     }
 }
 
-#[inline]
 fn unpack_frame(wire: &Bytes, at: &mut usize) -> Option<(Frame, bool)> {
+    let (body, more) = pass_frame(wire, at)?;
+    let mut frame = Frame::default();
+    unpack_body(wire, body, &mut frame);
+    Some((frame, more))
+}
+
+/// Moves `at` past a frame; returns where its body is, and whether more frames follow.
+#[inline]
+fn pass_frame(wire: &Bytes, at: &mut usize) -> Option<(Range<usize>, bool)> {
     let header = Header::read(&wire[*at..]).ok().flatten()?;
-    #[allow(clippy::cast_possible_truncation)] // the decoder has checked it
-    let length = header.body as usize;
     let start = *at + header.length;
-    *at = start + length;
-    let frame = if length < SHARE_FROM {
-        Frame::copy_from_slice(&wire[start..*at])
+    #[allow(clippy::cast_possible_truncation)] // the decoder has checked it
+    let end = start + header.body as usize;
+    *at = end;
+    Some((start..end, header.more()))
+}
+
+/// Gives `frame` a body that has been received, in place.
+#[inline]
+fn unpack_body(wire: &Bytes, body: Range<usize>, frame: &mut Frame) {
+    if body.len() < SHARE_FROM {
+        frame.copy_from_front(&wire[body.start..], body.len());
     } else {
-        Frame::from(wire.slice(start..*at))
-    };
-    Some((frame, header.more()))
+        *frame = Frame::from(wire.slice(body));
+    }
 }
 
 #[cfg(test)]
