@@ -21,8 +21,9 @@ const fn peer(name: &'static str, variant: &'static str, from: Extent) -> Peer {
 }
 
 /// Everybody, in the order of the tables.
-const LINEUP: [Peer; 20] = [
+const LINEUP: [Peer; 21] = [
     peer("raw", "default", Extent::Quick),
+    peer("raw", "unpaced", Extent::Quick),
     peer("raw", "spin", Extent::Normal),
     peer("sinew", "current", Extent::Quick),
     peer("sinew", "multi", Extent::Quick),
@@ -69,6 +70,7 @@ impl Peer {
     pub(crate) fn supports(&self, cell: &Cell) -> bool {
         let ping_pong = matches!(cell.pattern, Pattern::PingPong { .. });
         let pipeline = matches!(cell.pattern, Pattern::Pipeline { .. });
+        let is_shared = matches!(cell.pattern, Pattern::Pipeline { shared: true, .. });
         let lossy = matches!(cell.pattern, Pattern::PubSub { lossy: true, .. });
         if matches!(cell.pattern, Pattern::Match { subscriptions: 100_000, .. }) {
             // For those whose rate does not fall with the number of subscriptions.
@@ -78,7 +80,8 @@ impl Peer {
             // Two spinning processes on one core only take each other's time slices.
             ("raw" | "sinew", "spin") => cell.pattern == Pattern::PingPong { cores: 2 },
             // Its frames are the same bytes whether the payload is shared or not.
-            ("raw", _) => ping_pong || pipeline && !matches!(cell.pattern, Pattern::Pipeline { shared: true, .. }),
+            ("raw", "default") => ping_pong || pipeline && !is_shared,
+            ("raw", _) => pipeline && !is_shared && cell.transport == Transport::Tcp,
             // A socket driven by its owner, one connection, TCP only; it has no PUSH and no PULL.
             ("omq", "exclusive") => ping_pong && cell.transport == Transport::Tcp,
             ("rzmq", "uring") => cell.transport == Transport::Tcp,

@@ -35,7 +35,7 @@ pub(crate) fn crowd(args: &Args) -> Result<()> {
     while left > 0 {
         let fresh = peers.len();
         for _ in 0..left.min(WINDOW) {
-            let mut stream = Stream::connect(&args.endpoint[0])?;
+            let mut stream = Stream::connect(&args.endpoint[0], false)?;
             stream.write_all(&[greeting().as_slice(), READY].concat())?;
             peers.push(stream);
             left -= 1;

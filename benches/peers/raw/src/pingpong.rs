@@ -74,7 +74,7 @@ impl Read for Persistent<'_> {
 
 /// Sends, waits for the answer, and so on.
 pub(crate) fn ping(args: &Args) -> Result<()> {
-    let mut end = End::new(Stream::connect(&args.endpoint[0])?, args)?;
+    let mut end = End::new(Stream::connect(&args.endpoint[0], false)?, args)?;
     for _ in 0..WARM_UP {
         end.send()?;
         end.receive()?;

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSlice, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::{
         fd::{AsFd, BorrowedFd},
         unix::net::{UnixListener, UnixStream},
@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Result, anyhow};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::{Domain, Socket, Type};
 
 /// A connection.
 pub(crate) enum Stream {
@@ -19,13 +20,18 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
-    /// Connects to a `tcp://` or `ipc://` endpoint.
-    pub(crate) fn connect(endpoint: &str) -> Result<Self> {
+    /// Connects to a `tcp://` or `ipc://` endpoint; `unpaced`: with a congestion control that does not pace.
+    pub(crate) fn connect(endpoint: &str, unpaced: bool) -> Result<Self> {
         Ok(match split(endpoint)? {
             ("tcp", address) => {
-                let stream = TcpStream::connect(address)?;
-                stream.set_nodelay(true)?;
-                Self::Tcp(stream)
+                let address: SocketAddr = address.parse()?;
+                let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+                if unpaced {
+                    socket.set_tcp_congestion(b"reno")?;
+                }
+                socket.connect(&address.into())?;
+                socket.set_tcp_nodelay(true)?;
+                Self::Tcp(socket.into())
             }
             (_, path) => Self::Ipc(UnixStream::connect(path)?),
         })
