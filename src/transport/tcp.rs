@@ -131,7 +131,7 @@ fn is_within_host(local: SocketAddr, peer: SocketAddr) -> bool {
 }
 
 /// Chooses a congestion control that sends as soon as there is room. Within one host there is no path that could be congested, and
-/// one that paces (`bbr`) spends as much time on its timers as on the rest. It is chosen before the connection is made if its ends are
+/// one that paces (`bbr`) costs a sender up to two fifths of its time. It is chosen before the connection is made if its ends are
 /// known by then: later the kernel changes the pace, but does not give up pacing.
 fn leave_unpaced(socket: &SockRef<'_>) {
     // Every Linux has it and lets everybody use it. Where it is not to be had nothing is lost but time.
