@@ -65,7 +65,8 @@ impl Frame {
                 *known = length;
                 window.0 = *bytes;
             }
-            // A way of its own: where it met that of small bodies again, they would be moved in pieces that do not fit each other.
+            // An arm of its own: if it and the next one ended in one value, that would be moved in pieces of other widths than
+            // it was stored in.
             _ if length > INLINE_SIZE => self.0 = Body::Shared(Bytes::copy_from_slice(&source[..length])),
             _ => *self = Self::copy_from_slice(&source[..length]),
         }

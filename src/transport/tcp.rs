@@ -130,11 +130,11 @@ fn is_within_host(local: SocketAddr, peer: SocketAddr) -> bool {
     is_loopback(peer) || peer.ip().to_canonical() == local.ip().to_canonical()
 }
 
-/// Chooses a congestion control that sends as soon as there is room. Within one host there is no path that could be congested, and
-/// one that paces (`bbr`) costs a sender up to two fifths of its time. It is chosen before the connection is made if its ends are
-/// known by then: later the kernel changes the pace, but does not give up pacing.
+/// Chooses a congestion control that sends as soon as there is room. Within one host there is no path that could be
+/// congested, and one that paces (`bbr`) costs a sender up to two fifths of its time. It is chosen before the connection is
+/// made if its ends are known by then: later the kernel changes the pace, but does not give up pacing.
 fn leave_unpaced(socket: &SockRef<'_>) {
-    // Every Linux has it and lets everybody use it. Where it is not to be had nothing is lost but time.
+    // Every Linux has it, and lets everybody use it unless the administrator says otherwise. Then nothing is lost but time.
     #[cfg(target_os = "linux")]
     let _ = socket.set_tcp_congestion(b"reno");
     #[cfg(not(target_os = "linux"))]
@@ -244,7 +244,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn a_connection_within_the_host_is_not_paced_and_others_are_as_the_system_says() {
+    async fn within_the_host_reno_is_chosen_and_elsewhere_what_the_system_says() {
         let congestion_control = |socket: SockRef<'_>| {
             let name = socket.tcp_congestion().unwrap();
             String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned()
@@ -258,12 +258,14 @@ mod tests {
         for (address, expected) in [(local, "reno"), (remote, &systems)] {
             assert_eq!(congestion_control(SockRef::from(&dialler(address, &options).unwrap())), expected);
         }
-        // Bound to every interface, it is to be seen where the peer is only once it has come.
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        // With a listener on every interface only the peer's address tells.
+        let listener = listen(any, &options, &here).unwrap();
+        let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listener.local_addr().unwrap().port());
+        let _peer = TcpStream::connect(address).await.unwrap();
+        let (accepted, local) = listener.accept().await.unwrap();
         for (peer, expected) in [(remote, systems.as_str()), (local, "reno")] {
-            set_up(&stream, peer, Duration::ZERO, Duration::ZERO).unwrap();
-            assert_eq!(congestion_control(SockRef::from(&stream)), expected);
+            set_up(&accepted, peer, Duration::ZERO, Duration::ZERO).unwrap();
+            assert_eq!(congestion_control(SockRef::from(&accepted)), expected);
         }
     }
 

@@ -81,7 +81,7 @@ impl Peer {
             ("raw" | "sinew", "spin") => cell.pattern == Pattern::PingPong { cores: 2 },
             // Its frames are the same bytes whether the payload is shared or not.
             ("raw", "default") => ping_pong || pipeline && !is_shared,
-            ("raw", _) => pipeline && !is_shared && cell.transport == Transport::Tcp,
+            ("raw", "unpaced") => pipeline && !is_shared && cell.transport == Transport::Tcp,
             // A socket driven by its owner, one connection, TCP only; it has no PUSH and no PULL.
             ("omq", "exclusive") => ping_pong && cell.transport == Transport::Tcp,
             ("rzmq", "uring") => cell.transport == Transport::Tcp,

@@ -20,7 +20,7 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
-    /// Connects to a `tcp://` or `ipc://` endpoint; `unpaced`: with a congestion control that does not pace.
+    /// Connects to a `tcp://` (with a numeric address) or `ipc://` endpoint; `unpaced`: with a congestion control that does not pace.
     pub(crate) fn connect(endpoint: &str, unpaced: bool) -> Result<Self> {
         Ok(match split(endpoint)? {
             ("tcp", address) => {
