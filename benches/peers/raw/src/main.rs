@@ -1,8 +1,8 @@
 //! Benchmark peer "raw": ZMTP frames over plain blocking sockets, without greeting, queue or thread.
 //!
 //! It shows what the kernel allows: frames (`flags, length, body`) are encoded into a buffer of 256 KiB, which one
-//! `write` hands over, and reads of 256 KiB are parsed in place. `--variant unpaced` sends over TCP without the timers of a congestion
-//! control that paces, as sinew does within one host. The role `crowd` is the idle peer of the other
+//! `write` hands over, and reads of 256 KiB are parsed in place. `--variant unpaced` sends over TCP without the timers of
+//! a congestion control that paces, as sinew does over loopback. The role `crowd` is the idle peer of the other
 //! libraries' hosts: it does the ZMTP 3.0 handshake with the NULL mechanism and then keeps quiet.
 
 mod crowd;
