@@ -83,8 +83,10 @@ pub(crate) struct Vigil {
     heard: Option<Instant>,
     /// The first PING without an answer.
     asked: Option<Asked>,
-    /// How many PINGs have been sent.
+    /// How many PINGs have been sent. They are numbered from zero.
     asked_count: u32,
+    /// All PINGs up to this number have been answered.
+    answered_count: u32,
     /// An answer is waited for.
     awaits_answer: bool,
     /// What had been sent before the last PING that was answered, and so has been read.
@@ -131,16 +133,18 @@ impl Vigil {
         }
     }
 
-    /// The peer has answered a PING; `false` if none was waiting for an answer.
+    /// The peer has answered a PING; `false` if that one has an answer already, or was never sent. A peer that was held up
+    /// answers several at once, each in its turn.
     pub(super) fn answered(&mut self, number: u32) -> bool {
-        let is_sent = self.asked_count.wrapping_sub(number).wrapping_sub(1) < u32::MAX / 2;
-        match self.asked.take_if(|asked| is_sent && number.wrapping_sub(asked.number) < u32::MAX / 2) {
-            Some(asked) => {
-                self.read = asked.sent;
-                true
-            }
-            None => false,
+        let unanswered = self.asked_count.wrapping_sub(self.answered_count);
+        if number.wrapping_sub(self.answered_count) >= unanswered {
+            return false;
         }
+        self.answered_count = number.wrapping_add(1);
+        if let Some(asked) = self.asked.take_if(|asked| number.wrapping_sub(asked.number) < unanswered) {
+            self.read = asked.sent;
+        }
+        true
     }
 }
 
@@ -325,4 +329,39 @@ fn may_be_busy(peer: &Peer) -> bool {
         || peer.is_blocked()
         || peer.counts.sent - peer.vigil.read.messages >= MUCH_MESSAGES
         || peer.counts.bytes_sent - peer.vigil.read.bytes >= MUCH_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_ping_has_one_answer() {
+        let mut vigil = Vigil { asked_count: 5, ..Vigil::default() };
+        assert!(!vigil.answered(5), "has not been sent");
+        assert!(vigil.answered(0) && vigil.answered(1));
+        assert!(!vigil.answered(1), "has been answered");
+        assert!(vigil.answered(4));
+        assert!(!vigil.answered(3), "is older than one that has been answered");
+        assert!(!vigil.answered(u32::MAX));
+    }
+
+    #[test]
+    fn a_late_answer_says_nothing_of_a_later_ping() {
+        let asked = |number| {
+            let sent = Sent { messages: 7, bytes: 70 };
+            Some(Asked { number, queued: Instant::now(), left: None, sent })
+        };
+        let mut vigil = Vigil { asked_count: 3, answered_count: 1, asked: asked(2), ..Vigil::default() };
+        assert!(vigil.answered(1));
+        assert!(vigil.asked.is_some() && vigil.read.messages == 0);
+        assert!(vigil.answered(2));
+        assert!(vigil.asked.is_none() && vigil.read.messages == 7);
+    }
+
+    #[test]
+    fn numbers_begin_again_after_the_last() {
+        let mut vigil = Vigil { asked_count: 1, answered_count: u32::MAX, ..Vigil::default() };
+        assert!(vigil.answered(u32::MAX) && vigil.answered(0) && !vigil.answered(1));
+    }
 }

@@ -26,6 +26,7 @@ crate::behaviours! {
     connections_beyond_the_limit_are_refused,
     a_flood_of_commands_costs_the_connection,
     answers_to_pings_are_no_flood,
+    late_answers_to_pings_are_no_flood,
 }
 
 async fn a_bound_socket_tells_a_connection_s_life(place: Place) {
@@ -351,8 +352,9 @@ async fn flooded(
     .await
 }
 
+const PINGS: usize = 50;
+
 async fn answers_to_pings_are_no_flood(place: Place) {
-    const PINGS: usize = 50;
     let builder = pull_builder().max_commands_per_second(1).heartbeat_interval(Duration::from_millis(2));
     let pull = builder.heartbeat_timeout(PATIENCE).build().unwrap();
     let endpoint = within(pull.bind(place.wildcard())).await.unwrap();
@@ -362,6 +364,21 @@ async fn answers_to_pings_are_no_flood(place: Place) {
         assert!(ping.is_command() && ping.body.starts_with(b"\x04PING"));
         peer.send(&command("PONG", &ping.body[7..])).await;
     }
+    peer.send(&frame(0, b"still here")).await;
+    assert_eq!(within(pull.recv()).await.unwrap(), "still here".into());
+}
+
+async fn late_answers_to_pings_are_no_flood(place: Place) {
+    let builder = pull_builder().max_commands_per_second(1).heartbeat_interval(Duration::from_millis(2));
+    let pull = builder.heartbeat_timeout(PATIENCE).build().unwrap();
+    let endpoint = within(pull.bind(place.wildcard())).await.unwrap();
+    let mut peer = Raw::peer(&endpoint, READY_PUSH).await;
+    let mut answers = Vec::new();
+    for _ in 0..PINGS {
+        let ping = peer.frame().await.unwrap();
+        answers.extend(command("PONG", &ping.body[7..]));
+    }
+    peer.send(&answers).await;
     peer.send(&frame(0, b"still here")).await;
     assert_eq!(within(pull.recv()).await.unwrap(), "still here".into());
 }
