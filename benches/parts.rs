@@ -24,6 +24,7 @@ macro_rules! compiled_again {
 compiled_again!(
     "../src/endpoint.rs" endpoint,
     "../src/error.rs" error,
+    "../src/length.rs" length,
     "../src/message.rs" message,
     "../src/routing/mod.rs" routing,
     "../src/zmtp/mod.rs" zmtp

@@ -54,6 +54,7 @@ pub(crate) mod error;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub(crate) mod length;
 pub(crate) mod message;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
