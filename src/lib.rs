@@ -82,7 +82,7 @@ pub use socket::proxy::{Flow, Proxy, ProxyCounters, ProxyHandle, ProxySocket, pr
 pub use socket::publish::{PubBuilder, PubSocket};
 pub use socket::pull::{PullBuilder, PullSocket};
 pub use socket::push::{PushBuilder, PushSocket};
-pub use socket::receiving::Messages;
+pub use socket::receiving::{Messages, ReceiveMessage};
 pub use socket::sending::{MessageSink, SendMessage};
 pub use socket::subscribe::{SubBuilder, SubSocket};
 pub use socket::xpublish::{XPubBuilder, XPubEvent, XPubSocket};

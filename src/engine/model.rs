@@ -27,7 +27,7 @@ use crate::queue::outbound::{Call, Refused};
 use crate::socket::handle::Core;
 use crate::socket::pull::Pull;
 use crate::socket::push::Push;
-use crate::socket::receiving::recv;
+use crate::socket::receiving::ReceiveMessage;
 use crate::sync::Mutex;
 use crate::sync::checked::model;
 use crate::transport::{PeerAddress, Stream};
@@ -410,7 +410,7 @@ fn what_comes_is_received_whoever_takes_the_turn() {
         });
         let core = Core::new(socket.shared.clone(), socket.engine.clone());
         for byte in 1..=2 {
-            assert_eq!(block_on(recv(&core)), Ok(Message::from(vec![byte])));
+            assert_eq!(block_on(ReceiveMessage::new(&core)), Ok(Message::from(vec![byte])));
         }
         socket.close();
         task.join().unwrap();
@@ -431,7 +431,7 @@ fn closing_ends_a_recv_whoever_takes_the_turn() {
         let core = Arc::new(Core::new(socket.shared.clone(), socket.engine.clone()));
         let receiver = thread::spawn({
             let core = core.clone();
-            move || block_on(recv(&core)).is_ok()
+            move || block_on(ReceiveMessage::new(&core)).is_ok()
         });
         socket.close();
         task.join().unwrap();

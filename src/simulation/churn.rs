@@ -18,7 +18,7 @@ use crate::socket::handle::Core;
 use crate::socket::publish::PubSocket;
 use crate::socket::pull::PullSocket;
 use crate::socket::push::PushSocket;
-use crate::socket::receiving::{self, Messages};
+use crate::socket::receiving::{self, Messages, ReceiveMessage};
 use crate::socket::sending::{self, MessageSink, SendMessage};
 use crate::socket::subscribe::SubSocket;
 use crate::socket::xpublish::XPubSocket;
@@ -237,7 +237,7 @@ async fn send(core: &Core, message: Message, patience: Duration, rng: &mut Rng) 
 async fn receive(core: &Core, socket: &Any, stand: &Stand, patience: Duration, rng: &mut Rng) -> bool {
     let mut messages = Vec::new();
     let is_open = match rng.u32(0..4) {
-        0 => match timeout(patience, receiving::recv(core)).await {
+        0 => match timeout(patience, ReceiveMessage::new(core)).await {
             Ok(received) => received.map(|message| messages.push(message)) != Err(RecvError::Closed),
             Err(_given_up) => true,
         },

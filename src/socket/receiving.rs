@@ -13,22 +13,74 @@ use crate::monitor::Peer;
 use crate::queue::waiters::Ticket;
 use crate::socket::handle::Core;
 
-/// Takes the next message; waits until there is one.
-#[inline]
-pub(crate) async fn recv(core: &Core) -> Result<Message, RecvError> {
-    if core.is_due() {
-        consume_budget().await;
+/// The future of `recv`: waits for a message in the inbound queue. Dropped before it is ready it has taken none.
+#[derive(Debug)]
+#[must_use = "nothing is received unless the future is awaited"]
+pub struct ReceiveMessage<'a> {
+    core: &'a Core,
+    waiting: Option<Readable<'a>>,
+    is_done: bool,
+}
+
+impl<'a> ReceiveMessage<'a> {
+    #[inline]
+    pub(crate) fn new(core: &'a Core) -> Self {
+        Self { core, waiting: None, is_done: false }
     }
-    loop {
-        {
+}
+
+impl Future for ReceiveMessage<'_> {
+    type Output = Result<Message, RecvError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        assert!(!this.is_done, "a recv was polled after it had finished");
+        // One value from here to the end, which a message is received into: a result that is made of a message, or that is one
+        // of several, is moved in smaller pieces.
+        let mut result = Poll::Ready(Ok(Message::default()));
+        if this.core.is_due() && pin!(consume_budget()).poll(cx).is_pending() {
+            result = Poll::Pending;
+        } else if this.take_at_once(&mut result) {
+            this.is_done = true;
+        } else {
+            this.poll_slowly(cx, &mut result);
+        }
+        result
+    }
+}
+
+impl ReceiveMessage<'_> {
+    /// The first look only: one that waits has its place among those who wait.
+    #[inline]
+    fn take_at_once(&self, result: &mut Poll<Result<Message, RecvError>>) -> bool {
+        match result {
+            Poll::Ready(Ok(slot)) => self.waiting.is_none() && self.core.pop_into(slot).is_ok(),
+            _ => false,
+        }
+    }
+
+    /// There was no message, or one is waited for.
+    #[cold]
+    fn poll_slowly(&mut self, cx: &mut Context<'_>, result: &mut Poll<Result<Message, RecvError>>) {
+        *result = self.poll_waiting(cx).map(|received| {
+            (self.waiting, self.is_done) = (None, true);
+            received
+        });
+    }
+
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, RecvError>> {
+        loop {
+            if let Some(waiting) = &mut self.waiting {
+                ready!(Pin::new(waiting).poll(cx))?;
+            }
             let mut message = Message::default();
-            match core.pop_into(&mut message) {
-                Ok(()) => return Ok(message),
-                Err(TryRecvError::Closed) => return Err(RecvError::Closed),
-                Err(TryRecvError::Empty) => {}
+            match self.core.pop_into(&mut message) {
+                Ok(()) => return Poll::Ready(Ok(message)),
+                Err(TryRecvError::Closed) => return Poll::Ready(Err(RecvError::Closed)),
+                Err(TryRecvError::Empty) => self.waiting = Some(Readable::new(self.core)),
             }
         }
-        Readable::new(core).await?;
     }
 }
 
@@ -181,8 +233,8 @@ macro_rules! receiving_methods {
         ///
         /// Dropped before it is ready, no message is lost: none has been taken.
         #[inline]
-        pub async fn recv(&self) -> Result<$crate::message::Message, $crate::error::RecvError> {
-            $crate::socket::receiving::recv(&self.core).await
+        pub fn recv(&self) -> $crate::socket::receiving::ReceiveMessage<'_> {
+            $crate::socket::receiving::ReceiveMessage::new(&self.core)
         }
 
         /// Like [`recv`](Self::recv), and says which peer has sent the message.
