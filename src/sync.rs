@@ -1,4 +1,4 @@
-//! The locks, atomics and wakers of everything that tasks wait for: std's, or a model checker's.
+//! The locks, atomics and wakers of everything that tasks wait for: std's or our own, or a model checker's.
 //!
 //! With `--cfg sinew_loom` the unit tests get loom's, which tries every order in which threads may reach them, and every value
 //! that an atomic may show by its ordering. The models are the modules called `model`:
@@ -9,8 +9,10 @@
 //!
 //! `Arc`s stay std's (`Wake` and `dyn` need them), and so do counters that nobody waits for.
 
+use std::sync::PoisonError;
+
 #[cfg(all(test, sinew_loom))]
-pub(crate) use self::checked::AtomicWaker;
+pub(crate) use self::checked::{AtomicWaker, BriefLock};
 #[cfg(all(test, sinew_loom))]
 pub(crate) use loom::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -19,10 +21,120 @@ pub(crate) use loom::{
 
 #[cfg(not(all(test, sinew_loom)))]
 pub(crate) use {
+    self::brief::BriefLock,
     futures::task::AtomicWaker,
     std::sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     std::sync::{Mutex, MutexGuard},
 };
+
+/// Locks, whatever a panic elsewhere has left behind: no invariant of ours spans a call into foreign code.
+#[inline]
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The lock of the queues, which every message passes.
+#[cfg(not(all(test, sinew_loom)))]
+mod brief {
+    use std::time::Duration;
+
+    use spin::mutex::{SpinMutex, SpinMutexGuard};
+
+    /// How many pauses of the processor there are before a taken lock is looked at again, the first and the last time; twice as
+    /// many each time. Who looks more often takes the lock from its holder after every message, and the queue with it from one
+    /// processor's cache to the other's.
+    const PAUSES: (usize, usize) = (32, 512);
+
+    /// How long who waits sleeps then: the holder has lost the processor, or others take turns.
+    const SLEEP: Duration = Duration::from_micros(50);
+
+    /// A lock that is held for a moment. It is let go by a plain store: std's needs an exchange for it, which waits
+    /// until all that was stored under the lock has left the store buffer. For that nobody is woken: who waits looks again.
+    #[derive(Debug, Default)]
+    pub(crate) struct BriefLock<T>(SpinMutex<T>);
+
+    impl<T> BriefLock<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(SpinMutex::new(value))
+        }
+
+        #[inline]
+        pub(crate) fn lock(&self) -> SpinMutexGuard<'_, T> {
+            self.0.try_lock().unwrap_or_else(|| self.wait())
+        }
+
+        #[cold]
+        fn wait(&self) -> SpinMutexGuard<'_, T> {
+            let (mut pauses, last) = PAUSES;
+            loop {
+                if pauses <= last {
+                    for _ in 0..pauses {
+                        std::hint::spin_loop();
+                    }
+                    pauses *= 2;
+                } else {
+                    std::thread::sleep(SLEEP);
+                }
+                if let Some(guard) = self.0.try_lock() {
+                    return guard;
+                }
+            }
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use std::sync::Arc;
+        use std::thread;
+
+        use super::*;
+
+        #[test]
+        fn one_thread_at_a_time_has_it() {
+            const ROUNDS: u64 = 20_000;
+            let lock = Arc::new(BriefLock::new((0_u64, 0_u64)));
+            let count = || {
+                let lock = lock.clone();
+                thread::spawn(move || {
+                    for _ in 0..ROUNDS {
+                        let mut both = lock.lock();
+                        both.0 += 1;
+                        assert_eq!(both.0, both.1 + 1, "somebody else has it too");
+                        both.1 += 1;
+                    }
+                })
+            };
+            for thread in [count(), count(), count(), count()] {
+                thread.join().unwrap();
+            }
+            assert_eq!(*lock.lock(), (4 * ROUNDS, 4 * ROUNDS));
+        }
+
+        #[test]
+        fn who_waits_for_long_sleeps_and_gets_it() {
+            let lock = Arc::new(BriefLock::new(1));
+            let held = lock.lock();
+            let other = lock.clone();
+            let waiting = thread::spawn(move || *other.lock());
+            thread::sleep(20 * SLEEP);
+            assert!(!waiting.is_finished());
+            drop(held);
+            assert_eq!(waiting.join().unwrap(), 1);
+        }
+
+        #[test]
+        fn a_panic_under_it_lets_it_go() {
+            let lock = Arc::new(BriefLock::new(0));
+            let other = lock.clone();
+            let panicked = thread::spawn(move || {
+                let _held = other.lock();
+                panic!("on purpose");
+            });
+            assert!(panicked.join().is_err());
+            assert_eq!(*lock.lock(), 0);
+        }
+    }
+}
 
 /// What loom names differently, and how its models are run.
 #[cfg(all(test, sinew_loom))]
@@ -30,6 +142,22 @@ pub(crate) mod checked {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Waker;
+
+    use loom::sync::{Mutex, MutexGuard};
+
+    /// The model's lock stands for ours, which lets go with a store that releases.
+    #[derive(Debug, Default)]
+    pub(crate) struct BriefLock<T>(Mutex<T>);
+
+    impl<T> BriefLock<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            super::lock(&self.0)
+        }
+    }
 
     #[derive(Debug)]
     pub(crate) struct AtomicWaker(loom::future::AtomicWaker);

@@ -13,8 +13,7 @@ use crate::engine::shared::Shared;
 use crate::engine::state::Engine;
 use crate::engine::task;
 use crate::monitor::PeerStats;
-use crate::queue::lock;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
 
 /// What handles do with an engine.
 pub(crate) trait Drive: Debug + Send + Sync {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::endpoint::Endpoint;
 use crate::engine::shared::{Arrival, AttachmentId, Command, ListenerSlot, Shared};
 use crate::monitor::Event;
-use crate::queue::lock;
+use crate::sync::lock;
 use crate::transport::Connected;
 
 /// When the system has no descriptor or no memory for a connection, trying again at once would only spin.

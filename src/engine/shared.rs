@@ -13,10 +13,9 @@ use crate::engine::watched::Watched;
 use crate::monitor::{Event, Reporter};
 use crate::options::Options;
 use crate::queue::inbound::Inbound;
-use crate::queue::lock;
 use crate::queue::outbound::Outbound;
 use crate::stats::{Closed, Counters};
-use crate::sync::{AtomicBool, AtomicWaker, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicWaker, Mutex, Ordering, lock};
 use crate::transport::{Connected, Listener};
 use crate::zmtp::socket_type::SocketType;
 

@@ -8,9 +8,9 @@ use crate::error::{RecvError, TryRecvError};
 use crate::message::Message;
 use crate::monitor::Peer;
 use crate::options::HighWaterMark;
+use crate::queue::release_if_empty;
 use crate::queue::waiters::{Ticket, Waiters, Woken};
-use crate::queue::{lock, release_if_empty};
-use crate::sync::Mutex;
+use crate::sync::BriefLock;
 use crate::zmtp::run::Run;
 
 /// So many peers that have gone may have left a last message in a lane that keeps only the newest of each.
@@ -144,12 +144,12 @@ pub(crate) struct Inbound {
     mark: HighWaterMark,
     /// Only the newest message of each peer is kept.
     conflate: bool,
-    state: Mutex<State>,
+    state: BriefLock<State>,
 }
 
 impl Inbound {
     pub(crate) fn new(mark: HighWaterMark, conflate: bool) -> Self {
-        Self { mark, conflate, state: Mutex::default() }
+        Self { mark, conflate, state: BriefLock::default() }
     }
 
     /// Takes as many messages from the front of `waiting` as there is room for and `share` allows, one at least if there
@@ -163,7 +163,7 @@ impl Inbound {
     ) -> usize {
         let mut taken = 0;
         let woken = {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             if state.closed {
                 for run in waiting.drain(..) {
                     state.unread += run.messages();
@@ -214,7 +214,7 @@ impl Inbound {
     /// The engine is about to sleep with messages that found no room, the smallest of `size` bytes; `false` if there is
     /// room already.
     pub(crate) fn sleep(&self, size: usize) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let room = state.has_room(&self.mark, size);
         state.engine_waits = (!room).then_some(size);
         !room
@@ -223,7 +223,7 @@ impl Inbound {
     /// Moves the next message into `slot`; calls `engine` if it waits for room and there is enough of it now.
     #[inline]
     pub(crate) fn pop_into(&self, slot: &mut Message, engine: impl FnOnce()) -> Result<(), TryRecvError> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.pop_into(slot) {
             if state.call_engine(&self.mark) {
                 engine();
@@ -235,7 +235,7 @@ impl Inbound {
 
     /// Like [`pop_into`](Self::pop_into); gives the peer that has sent the message as well.
     pub(crate) fn pop_from(&self, slot: &mut Message, engine: impl FnOnce()) -> Result<Arc<Peer>, TryRecvError> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         match state.next_from() {
             Some(from) => {
                 state.pop_into(slot);
@@ -251,7 +251,7 @@ impl Inbound {
 
     /// How many messages a newer one has replaced.
     pub(crate) fn replaced(&self) -> usize {
-        lock(&self.state).replaced
+        self.state.lock().replaced
     }
 
     /// Takes up to `max` messages and says how many; calls `engine` as [`pop_into`](Self::pop_into) does.
@@ -261,7 +261,7 @@ impl Inbound {
         max: usize,
         engine: impl FnOnce(),
     ) -> Result<usize, TryRecvError> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let before = out.len();
         let count = state.messages.min(max);
         out.reserve(count);
@@ -284,7 +284,7 @@ impl Inbound {
 
     /// Wakes a task that waits for a message, to look for one itself; it keeps its place if it finds none.
     pub(crate) fn wake_one(&self) {
-        let woken = lock(&self.state).waiters.take(1);
+        let woken = self.state.lock().waiters.take(1);
         woken.wake();
     }
 
@@ -299,7 +299,7 @@ impl Inbound {
     }
 
     fn poll_with(&self, register: impl FnOnce(&mut Waiters)) -> Poll<Result<(), RecvError>> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.messages > 0 {
             return Poll::Ready(Ok(()));
         }
@@ -313,13 +313,13 @@ impl Inbound {
 
     /// Gives up observing.
     pub(crate) fn forget(&self, ticket: Ticket) {
-        lock(&self.state).waiters.leave(ticket);
+        self.state.lock().waiters.leave(ticket);
     }
 
     /// Gives up waiting. A turn that was already given passes on to the next waiter, if there is a message.
     pub(crate) fn leave(&self, ticket: Ticket) {
         let woken = {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             if state.waiters.leave(ticket) || state.messages == 0 {
                 return;
             }
@@ -331,7 +331,7 @@ impl Inbound {
     /// Discards what is queued and what is offered from now on.
     pub(crate) fn close(&self) {
         let woken: Woken = {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             state.closed = true;
             state.lanes.clear();
             state.turns.clear();
@@ -344,18 +344,18 @@ impl Inbound {
 
     /// How many messages came and were never received, when the queue is closed.
     pub(crate) fn unread(&self) -> usize {
-        lock(&self.state).unread
+        self.state.lock().unread
     }
 
     /// Whether there is no message, and there may be one.
     pub(crate) fn is_awaited(&self) -> bool {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         state.messages == 0 && !state.closed
     }
 
     /// Messages and bytes that are queued.
     pub(crate) fn depth(&self) -> (usize, usize) {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         (state.messages, state.payload)
     }
 }
@@ -398,7 +398,7 @@ mod tests {
             offer(&queue, 0, &mut run(b"x"), ALL);
         }
         while pop(&queue).is_ok() {}
-        assert!(lock(&queue.state).lanes[0].capacity() <= 16);
+        assert!(queue.state.lock().lanes[0].capacity() <= 16);
     }
 
     fn pop(queue: &Inbound) -> Result<Message, TryRecvError> {

@@ -10,15 +10,6 @@ pub(crate) mod outbound;
 pub(crate) mod waiters;
 
 use std::collections::VecDeque;
-use std::sync::PoisonError;
-
-use crate::sync::{Mutex, MutexGuard};
-
-/// Locks, whatever a panic elsewhere has left behind: no invariant of ours spans a call into foreign code.
-#[inline]
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A list that was long once keeps no room for that when it is empty. Short ones keep theirs: they fill again at once.
 #[inline]

@@ -6,10 +6,9 @@ use std::task::{Poll, Waker};
 
 use crate::message::Message;
 use crate::options::HighWaterMark;
-use crate::queue::lock;
 use crate::queue::waiters::{Ticket, Waiters, Woken};
 use crate::routing::sieve::{Mark, Sieve, Words};
-use crate::sync::Mutex;
+use crate::sync::BriefLock;
 use crate::zmtp::encoder::{BATCH_BYTES, Batch, WRITE_BYTES};
 
 /// Emptied batches that are kept for their buffers while there is traffic.
@@ -127,7 +126,7 @@ pub(crate) enum Call {
 #[derive(Debug)]
 pub(crate) struct Outbound {
     mark: HighWaterMark,
-    state: Mutex<State>,
+    state: BriefLock<State>,
 }
 
 /// What the engine gets when it takes from the FIFO.
@@ -140,19 +139,19 @@ pub(crate) struct Taken {
 
 impl Outbound {
     pub(crate) fn new(mark: HighWaterMark) -> Self {
-        Self { mark, state: Mutex::default() }
+        Self { mark, state: BriefLock::default() }
     }
 
     /// A FIFO that takes only what somebody [wants](Self::add_wanted), by the topic, and drops the rest.
     pub(crate) fn sifting(mark: HighWaterMark) -> Self {
-        Self { mark, state: Mutex::new(State { sieve: Some(Sieve::default()), ..State::default() }) }
+        Self { mark, state: BriefLock::new(State { sieve: Some(Sieve::default()), ..State::default() }) }
     }
 
     /// Puts a message at the end, unless nobody wants it; says whether the engine is to be called.
     #[inline]
     pub(crate) fn offer(&self, message: &Message) -> Result<Call, Refused> {
         let size = message.byte_len();
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.closed {
             return Err(Refused::Closed);
         }
@@ -174,7 +173,7 @@ impl Outbound {
         waker: &Waker,
     ) -> Poll<Result<Call, Refused>> {
         let size = message.byte_len();
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.closed {
             return Poll::Ready(Err(Refused::Closed));
         }
@@ -191,7 +190,7 @@ impl Outbound {
 
     /// Whether a message of `size` bytes would be taken now, or refused for good; if not, observes when it may be.
     pub(crate) fn poll_room(&self, size: usize, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<()> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.closed || self.mark.admits(state.messages, state.payload, size) {
             return Poll::Ready(());
         }
@@ -201,19 +200,19 @@ impl Outbound {
 
     /// Whether a message without a body would be taken.
     pub(crate) fn has_room(&self) -> bool {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         self.mark.admits(state.messages, state.payload, 0)
     }
 
     /// Gives up observing.
     pub(crate) fn forget(&self, ticket: Ticket) {
-        lock(&self.state).waiters.leave(ticket);
+        self.state.lock().waiters.leave(ticket);
     }
 
     /// Gives up waiting. A turn that was already given passes on to the next waiter.
     pub(crate) fn leave(&self, ticket: Ticket) {
         let woken = {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             if state.waiters.leave(ticket) {
                 return;
             }
@@ -224,7 +223,7 @@ impl Outbound {
 
     /// Takes the first batch, to be routed. Its messages count as queued until [`settle`](Self::settle) is called.
     pub(crate) fn take(&self) -> Option<Taken> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let batch = state.batches.pop_front()?;
         Some(Taken { messages: batch.messages(), payload: batch.payload(), batch })
     }
@@ -233,7 +232,7 @@ impl Outbound {
     /// now have room; `true` if there were any.
     pub(crate) fn settle(&self, messages: usize, payload: usize, rest: Option<Batch>) -> bool {
         let (senders_waited, woken) = {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             state.messages -= messages;
             state.payload -= payload;
             if let Some(rest) = rest {
@@ -249,7 +248,7 @@ impl Outbound {
 
     /// Puts batches that no peer has got back to the head, in this order.
     pub(crate) fn give_back(&self, batches: impl DoubleEndedIterator<Item = Batch>) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         for batch in batches.rev().filter(|batch| !batch.is_empty()) {
             state.messages += batch.messages();
             state.payload += batch.payload();
@@ -261,7 +260,7 @@ impl Outbound {
     pub(crate) fn recycle(&self, mut batch: Batch) {
         batch.clear();
         if (1..=2 * BATCH_BYTES).contains(&batch.capacity()) {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             if state.spare.len() < SPARE_BATCHES {
                 state.spare.push(batch);
             }
@@ -270,7 +269,7 @@ impl Outbound {
 
     /// The engine is about to sleep: it is told of the next message if it `wants`. `false` if one is there already.
     pub(crate) fn sleep(&self, wants: bool) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.has_taker = wants;
         if wants && state.messages > 0 {
             return false;
@@ -281,13 +280,13 @@ impl Outbound {
 
     /// Gives buffers back that an idle socket should not hold.
     pub(crate) fn release(&self) {
-        lock(&self.state).spare.retain(|batch| batch.capacity() <= SPARE_BYTES_IDLE);
+        self.state.lock().spare.retain(|batch| batch.capacity() <= SPARE_BYTES_IDLE);
     }
 
     /// Takes no more messages; those that wait to be queued fail.
     pub(crate) fn close(&self) {
         let woken = {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             state.closed = true;
             state.waiters.take(usize::MAX)
         };
@@ -297,12 +296,12 @@ impl Outbound {
     /// Somebody wants topics with a prefix that nobody wanted before; `true` if the sieve is to be
     /// [renewed](Self::renew_sieve).
     pub(crate) fn add_wanted(&self, mark: Mark) -> bool {
-        lock(&self.state).sieve.as_mut().is_some_and(|sieve| sieve.add(mark))
+        self.state.lock().sieve.as_mut().is_some_and(|sieve| sieve.add(mark))
     }
 
     /// Nobody wants topics with this prefix any more; `true` if the sieve is to be renewed.
     pub(crate) fn remove_wanted(&self, mark: Mark) -> bool {
-        lock(&self.state).sieve.as_mut().is_some_and(|sieve| sieve.remove(mark))
+        self.state.lock().sieve.as_mut().is_some_and(|sieve| sieve.remove(mark))
     }
 
     /// Gives the sieve new words, made of all prefixes that are wanted.
@@ -310,17 +309,17 @@ impl Outbound {
     /// They are made before, and the old ones go after, without the lock, which all senders need. Only the engine adds prefixes,
     /// and it is here: none comes in between.
     pub(crate) fn renew_sieve(&self, words: Words) {
-        let _old = lock(&self.state).sieve.as_mut().map(|sieve| sieve.renew(words));
+        let _old = self.state.lock().sieve.as_mut().map(|sieve| sieve.renew(words));
     }
 
     /// How many messages nobody wanted.
     pub(crate) fn unmatched(&self) -> u64 {
-        lock(&self.state).unmatched
+        self.state.lock().unmatched
     }
 
     /// Messages and bytes that are queued.
     pub(crate) fn depth(&self) -> (usize, usize) {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         (state.messages, state.payload)
     }
 }

@@ -11,7 +11,6 @@ use tokio::time::{Instant, timeout};
 
 use crate::error::{RecvError, SendError, TryRecvError, TrySendError};
 use crate::message::Message;
-use crate::queue::lock;
 use crate::simulation::network::{Address, Network};
 use crate::simulation::world::{ROW, Tag, Tuning, World, dawdle, magnitude, no_task_is_left, tuned, within_long};
 use crate::socket::handle::Core;
@@ -23,7 +22,7 @@ use crate::socket::sending::{self, MessageSink, SendMessage};
 use crate::socket::subscribe::SubSocket;
 use crate::socket::xpublish::XPubSocket;
 use crate::socket::xsubscribe::XSubSocket;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
 
 const PLACES: u8 = 6;
 

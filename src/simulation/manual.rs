@@ -12,13 +12,12 @@ use tokio::time::timeout;
 use crate::error::TrySendError;
 use crate::monitor::PeerId;
 use crate::options::SlowSubscriber;
-use crate::queue::lock;
 use crate::simulation::checks::{self, Granted};
 use crate::simulation::network::{Address, Network, connection_of, owner_of};
 use crate::simulation::world::{Tag, Tuning, World, dawdle, magnitude, no_task_is_left, send, tuned, within_long};
 use crate::socket::subscribe::SubSocket;
 use crate::socket::xpublish::{XPubEvent, XPubSocket};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
 
 /// Where the publisher listens.
 const PLACE: u8 = 0;

@@ -13,14 +13,13 @@ use tokio::time::{Instant, timeout};
 
 use crate::engine::watched::Watched;
 use crate::monitor::{DisconnectReason, Event, PeerId};
-use crate::queue::lock;
 use crate::simulation::checks::{self, Log};
 use crate::simulation::hostile::{self, HOSTILE};
 use crate::simulation::network::{Address, Network, owner_of};
 use crate::simulation::world::{Tag, Tuning, World, dawdle, magnitude, no_task_is_left, send, tuned, within_long};
 use crate::socket::pull::PullSocket;
 use crate::socket::push::PushSocket;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
 
 /// Where the door is.
 const PLACE: u8 = 0;

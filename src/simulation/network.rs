@@ -14,11 +14,10 @@ use tokio::time::Instant;
 
 use crate::endpoint::{Endpoint, Host, IpcEndpoint};
 use crate::error::BindError;
-use crate::queue::lock;
 use crate::simulation::hostile::HOSTILE;
 use crate::simulation::stream::{Connection, End, Trouble};
 use crate::simulation::trace::{Did, Trace};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
 use crate::transport::{Connected, PeerAddress};
 
 const PORT: u16 = 7_000;

@@ -11,7 +11,6 @@ use crate::engine::watched::Watched;
 use crate::error::TryRecvError;
 use crate::message::Message;
 use crate::monitor::Peer;
-use crate::queue::lock;
 use crate::simulation::checks::{self, Log};
 use crate::simulation::hostile::{HOSTILE, TRAP, besiege};
 use crate::simulation::network::{Address, Network, owner_of};
@@ -19,7 +18,7 @@ use crate::simulation::world::{ROW, Tag, Tuning, World, dawdle, no_task_is_left,
 use crate::socket::proxy::{Proxy, ProxyHandle};
 use crate::socket::pull::PullSocket;
 use crate::socket::push::PushSocket;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
 
 /// A socket that is closed under way goes on delivering for a while.
 const SHORT_LINGER: u64 = 300;

@@ -11,7 +11,6 @@ use tokio::time::timeout;
 use crate::engine::watched::Watched;
 use crate::monitor::PeerStats;
 use crate::options::SlowSubscriber;
-use crate::queue::lock;
 use crate::simulation::checks::{self, Log};
 use crate::simulation::hostile::{HOSTILE, TRAP, besiege};
 use crate::simulation::network::{Address, Network, owner_of};
@@ -21,7 +20,7 @@ use crate::socket::publish::PubSocket;
 use crate::socket::subscribe::SubSocket;
 use crate::socket::xpublish::XPubSocket;
 use crate::socket::xsubscribe::XSubSocket;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
 
 /// Where the sides of the proxy listen.
 const FRONTEND: u8 = 100;

@@ -12,10 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::queue::lock;
 use crate::simulation::network::{Address, Weather};
 use crate::simulation::trace::{Did, Trace};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
 use crate::transport::Stream;
 
 /// How an end learns that its connection is cut.

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::queue::lock;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
 
 /// What somebody has done on a connection.
 #[derive(Debug, Hash)]

@@ -21,11 +21,10 @@ use crate::error::{BindError, CloseError, ConnectError, DetachError, TryRecvErro
 use crate::message::Message;
 use crate::monitor::{Event, Monitor, Peer, PeerStats};
 use crate::options::Options;
-use crate::queue::lock;
 use crate::queue::outbound::{Call, Refused};
 use crate::socket::subscriptions::Subscriptions;
 use crate::stats::{Closed, Stats};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
 use crate::transport::Listener;
 
 /// Calls of engines that are closer together than this are load and not a conversation.

@@ -8,9 +8,8 @@ use bytes::Bytes;
 use crate::engine::pattern::Reach;
 use crate::engine::peer::Peer;
 use crate::message::Message;
-use crate::queue::lock;
 use crate::routing::prefixes::{PrefixTree, Value};
-use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 use crate::zmtp::command;
 use crate::zmtp::encoder::Batch;
 
