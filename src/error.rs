@@ -106,7 +106,7 @@ pub enum DetachError {
 /// Why `send` failed; the message comes back.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-#[repr(u64)] // aligned as a message is, the tag would take 16 bytes, and be read as such before they have left the store buffer
+#[repr(u64)] // no promise: by a message's alignment the tag would be of 16 bytes, read as such before they have left the store buffer
 pub enum SendError {
     /// The socket has been closed, or its runtime has ended.
     #[error("the socket is closed")]

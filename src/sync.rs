@@ -36,6 +36,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The lock of the queues, which every message passes.
 #[cfg(not(all(test, sinew_loom)))]
 mod brief {
+    use std::fmt;
     use std::time::Duration;
 
     use spin::mutex::{SpinMutex, SpinMutexGuard};
@@ -45,13 +46,21 @@ mod brief {
     /// processor's cache to the other's.
     const PAUSES: (usize, usize) = (32, 512);
 
-    /// How long who waits sleeps then: the holder has lost the processor, or others take turns.
+    /// How long who waits sleeps then, before it begins anew: the holder has lost the processor, or others take turns.
     const SLEEP: Duration = Duration::from_micros(50);
 
-    /// A lock that is held for a moment. It is let go by a plain store: std's needs an exchange for it, which waits
-    /// until all that was stored under the lock has left the store buffer. For that nobody is woken: who waits looks again.
-    #[derive(Debug, Default)]
+    /// A lock that is held for a moment: while a message, or some dozens, are copied. It is let go by a plain store: std's needs
+    /// an exchange for it, which waits until all that was stored under the lock has left the store buffer. For that nobody is
+    /// woken: who waits looks again. A guard is not to be kept over an `await`.
+    #[derive(Default)]
     pub(crate) struct BriefLock<T>(SpinMutex<T>);
+
+    /// Without what it guards: nothing is written somewhere while it is held.
+    impl<T> fmt::Debug for BriefLock<T> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_struct("BriefLock").finish_non_exhaustive()
+        }
+    }
 
     impl<T> BriefLock<T> {
         pub(crate) fn new(value: T) -> Self {
@@ -65,7 +74,8 @@ mod brief {
 
         #[cold]
         fn wait(&self) -> SpinMutexGuard<'_, T> {
-            let (mut pauses, last) = PAUSES;
+            let (first, last) = PAUSES;
+            let mut pauses = first;
             loop {
                 if pauses <= last {
                     for _ in 0..pauses {
@@ -74,6 +84,7 @@ mod brief {
                     pauses *= 2;
                 } else {
                     std::thread::sleep(SLEEP);
+                    pauses = first;
                 }
                 if let Some(guard) = self.0.try_lock() {
                     return guard;
@@ -110,16 +121,29 @@ mod brief {
             assert_eq!(*lock.lock(), (4 * ROUNDS, 4 * ROUNDS));
         }
 
+        /// The processor time that this thread has had.
+        fn spent() -> Duration {
+            let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+            Duration::try_from(time).unwrap()
+        }
+
         #[test]
-        fn who_waits_for_long_sleeps_and_gets_it() {
+        fn who_waits_for_long_sleeps() {
+            const HELD: Duration = Duration::from_millis(200);
             let lock = Arc::new(BriefLock::new(1));
             let held = lock.lock();
             let other = lock.clone();
-            let waiting = thread::spawn(move || *other.lock());
-            thread::sleep(20 * SLEEP);
-            assert!(!waiting.is_finished());
+            let (begins, has_begun) = std::sync::mpsc::channel();
+            let waiting = thread::spawn(move || {
+                begins.send(()).unwrap();
+                assert_eq!(*other.lock(), 1);
+                spent()
+            });
+            has_begun.recv().unwrap();
+            thread::sleep(HELD);
             drop(held);
-            assert_eq!(waiting.join().unwrap(), 1);
+            let spent = waiting.join().unwrap();
+            assert!(spent < HELD / 2, "{spent:?}");
         }
 
         #[test]

@@ -81,12 +81,12 @@ impl Duties {
 pub(crate) struct Vigil {
     /// When the last byte came; only looked at for peers that are watched.
     heard: Option<Instant>,
-    /// The first PING without an answer.
+    /// The PING whose answer is waited for: the first one that was sent since the one before it was answered.
     asked: Option<Asked>,
     /// How many PINGs have been sent. They are numbered from zero.
     asked_count: u32,
-    /// All PINGs up to this number have been answered.
-    answered_count: u32,
+    /// The first PING that may be answered yet: those before have been, or were passed over.
+    answerable_from: u32,
     /// An answer is waited for.
     awaits_answer: bool,
     /// What had been sent before the last PING that was answered, and so has been read.
@@ -133,14 +133,14 @@ impl Vigil {
         }
     }
 
-    /// The peer has answered a PING; `false` if that one has an answer already, or was never sent. A peer that was held up
-    /// answers several at once, each in its turn.
+    /// The peer has answered a PING; `false` if that one, or a later one, has an answer already, or if it was never sent. A peer
+    /// that was held up answers several at once, each in its turn: it may send as many answers as it was sent PINGs.
     pub(super) fn answered(&mut self, number: u32) -> bool {
-        let unanswered = self.asked_count.wrapping_sub(self.answered_count);
-        if number.wrapping_sub(self.answered_count) >= unanswered {
+        let unanswered = self.asked_count.wrapping_sub(self.answerable_from);
+        if number.wrapping_sub(self.answerable_from) >= unanswered {
             return false;
         }
-        self.answered_count = number.wrapping_add(1);
+        self.answerable_from = number.wrapping_add(1);
         if let Some(asked) = self.asked.take_if(|asked| number.wrapping_sub(asked.number) < unanswered) {
             self.read = asked.sent;
         }
@@ -352,7 +352,7 @@ mod tests {
             let sent = Sent { messages: 7, bytes: 70 };
             Some(Asked { number, queued: Instant::now(), left: None, sent })
         };
-        let mut vigil = Vigil { asked_count: 3, answered_count: 1, asked: asked(2), ..Vigil::default() };
+        let mut vigil = Vigil { asked_count: 3, answerable_from: 1, asked: asked(2), ..Vigil::default() };
         assert!(vigil.answered(1));
         assert!(vigil.asked.is_some() && vigil.read.messages == 0);
         assert!(vigil.answered(2));
@@ -361,7 +361,7 @@ mod tests {
 
     #[test]
     fn numbers_begin_again_after_the_last() {
-        let mut vigil = Vigil { asked_count: 1, answered_count: u32::MAX, ..Vigil::default() };
+        let mut vigil = Vigil { asked_count: 1, answerable_from: u32::MAX, ..Vigil::default() };
         assert!(vigil.answered(u32::MAX) && vigil.answered(0) && !vigil.answered(1));
     }
 }

@@ -17,6 +17,9 @@ use crate::zmtp::run::Run;
 pub(crate) const CONFLATED_GONE: usize = 16;
 
 /// Messages that wait, and who sent them.
+/// So many messages are unpacked while the queue is locked, then others get their chance.
+const UNPACKED_AT_ONCE: usize = 64;
+
 #[derive(Debug)]
 struct Entry {
     run: Run,
@@ -68,6 +71,11 @@ impl State {
             self.turns.rotate_left(1);
         }
         taken
+    }
+
+    /// Why there is no message.
+    fn nothing(&self) -> TryRecvError {
+        if self.closed { TryRecvError::Closed } else { TryRecvError::Empty }
     }
 
     /// Who sent the next message.
@@ -223,30 +231,31 @@ impl Inbound {
     /// Moves the next message into `slot`; calls `engine` if it waits for room and there is enough of it now.
     #[inline]
     pub(crate) fn pop_into(&self, slot: &mut Message, engine: impl FnOnce()) -> Result<(), TryRecvError> {
-        let mut state = self.state.lock();
-        if state.pop_into(slot) {
-            if state.call_engine(&self.mark) {
-                engine();
+        let calls = {
+            let mut state = self.state.lock();
+            if !state.pop_into(slot) {
+                return Err(state.nothing());
             }
-            return Ok(());
+            state.call_engine(&self.mark)
+        };
+        if calls {
+            engine();
         }
-        Err(if state.closed { TryRecvError::Closed } else { TryRecvError::Empty })
+        Ok(())
     }
 
     /// Like [`pop_into`](Self::pop_into); gives the peer that has sent the message as well.
     pub(crate) fn pop_from(&self, slot: &mut Message, engine: impl FnOnce()) -> Result<Arc<Peer>, TryRecvError> {
-        let mut state = self.state.lock();
-        match state.next_from() {
-            Some(from) => {
-                state.pop_into(slot);
-                if state.call_engine(&self.mark) {
-                    engine();
-                }
-                Ok(from)
-            }
-            None if state.closed => Err(TryRecvError::Closed),
-            None => Err(TryRecvError::Empty),
+        let (from, calls) = {
+            let mut state = self.state.lock();
+            let from = state.next_from().ok_or_else(|| state.nothing())?;
+            state.pop_into(slot);
+            (from, state.call_engine(&self.mark))
+        };
+        if calls {
+            engine();
         }
+        Ok(from)
     }
 
     /// How many messages a newer one has replaced.
@@ -254,30 +263,37 @@ impl Inbound {
         self.state.lock().replaced
     }
 
-    /// Takes up to `max` messages and says how many; calls `engine` as [`pop_into`](Self::pop_into) does.
+    /// Takes up to `max` messages of those that are there and says how many; calls `engine` as [`pop_into`](Self::pop_into) does.
     pub(crate) fn pop_many(
         &self,
         out: &mut Vec<Message>,
         max: usize,
-        engine: impl FnOnce(),
+        engine: impl Fn(),
     ) -> Result<usize, TryRecvError> {
-        let mut state = self.state.lock();
         let before = out.len();
-        let count = state.messages.min(max);
-        out.reserve(count);
-        for _ in 0..count {
-            let mut slot = Message::default();
-            state.pop_into(&mut slot);
-            out.push(slot);
-        }
-        match out.len() - before {
-            0 if state.closed => Err(TryRecvError::Closed),
-            0 => Err(TryRecvError::Empty),
-            count => {
-                if state.call_engine(&self.mark) {
-                    engine();
+        let mut left = max;
+        loop {
+            out.reserve(left.min(UNPACKED_AT_ONCE));
+            let calls = {
+                let mut state = self.state.lock();
+                left = left.min(state.messages);
+                if left == 0 && out.len() == before {
+                    return Err(state.nothing());
                 }
-                Ok(count)
+                let portion = left.min(UNPACKED_AT_ONCE);
+                for _ in 0..portion {
+                    let mut slot = Message::default();
+                    state.pop_into(&mut slot);
+                    out.push(slot);
+                }
+                left -= portion;
+                state.call_engine(&self.mark)
+            };
+            if calls {
+                engine();
+            }
+            if left == 0 {
+                return Ok(out.len() - before);
             }
         }
     }
@@ -408,6 +424,41 @@ mod tests {
 
     fn drain(queue: &Inbound) -> Vec<u8> {
         std::iter::from_fn(|| pop(queue).ok()).map(|message| message[0][0]).collect()
+    }
+
+    #[test]
+    fn many_are_taken_in_order_as_many_as_were_there_or_wanted() {
+        const COUNT: usize = 3 * UNPACKED_AT_ONCE + 7;
+        let queue = queue(0, 0);
+        let sent: Vec<u8> = (0..=u8::MAX).cycle().take(COUNT).collect();
+        offer(&queue, 0, &mut run(&sent), ALL);
+        let mut taken = Vec::new();
+        assert_eq!(queue.pop_many(&mut taken, 0, || ()), Err(TryRecvError::Empty));
+        assert_eq!(queue.pop_many(&mut taken, UNPACKED_AT_ONCE + 1, || ()), Ok(UNPACKED_AT_ONCE + 1));
+        assert_eq!(queue.pop_many(&mut taken, usize::MAX, || ()), Ok(COUNT - UNPACKED_AT_ONCE - 1));
+        assert_eq!(queue.pop_many(&mut taken, usize::MAX, || ()), Err(TryRecvError::Empty));
+        assert_eq!(taken.iter().map(|message| message[0][0]).collect::<Vec<_>>(), sent);
+        queue.close();
+        assert_eq!(queue.pop_many(&mut taken, usize::MAX, || ()), Err(TryRecvError::Closed));
+    }
+
+    /// The first thing that an engine does which is called is to offer more.
+    #[test]
+    fn the_engine_is_called_when_the_queue_is_not_locked() {
+        let queue = queue(2, 0);
+        let mut waiting = run(b"abcd");
+        offer(&queue, 0, &mut waiting, ALL);
+        assert!(queue.sleep(1));
+        let (mut calls, mut seen) = (0, Vec::new());
+        let mut slot = Message::default();
+        let mut engine = || {
+            offer(&queue, 0, &mut waiting, ALL);
+            calls += 1;
+        };
+        while queue.pop_into(&mut slot, &mut engine).is_ok() {
+            seen.push(slot[0][0]);
+        }
+        assert_eq!((calls, &seen[..]), (1, &b"abc"[..]));
     }
 
     #[test]

@@ -13,7 +13,8 @@ use crate::monitor::Peer;
 use crate::queue::waiters::Ticket;
 use crate::socket::handle::Core;
 
-/// The future of `recv`: waits for a message in the inbound queue. Dropped before it is ready it has taken none.
+/// The future of `recv`, see [`PullSocket::recv`](crate::PullSocket::recv): waits for a message in the inbound queue. Dropped
+/// before it is ready it has taken none. Its error is [`RecvError::Closed`]; polled after its end it panics.
 #[derive(Debug)]
 #[must_use = "nothing is received unless the future is awaited"]
 pub struct ReceiveMessage<'a> {
@@ -78,7 +79,10 @@ impl ReceiveMessage<'_> {
             match self.core.pop_into(&mut message) {
                 Ok(()) => return Poll::Ready(Ok(message)),
                 Err(TryRecvError::Closed) => return Poll::Ready(Err(RecvError::Closed)),
-                Err(TryRecvError::Empty) => self.waiting = Some(Readable::new(self.core)),
+                // One that is woken in vain keeps its place.
+                Err(TryRecvError::Empty) => {
+                    self.waiting.get_or_insert_with(|| Readable::new(self.core));
+                }
             }
         }
     }
@@ -231,7 +235,18 @@ macro_rules! receiving_methods {
         ///
         /// # Cancel safety
         ///
-        /// Dropped before it is ready, no message is lost: none has been taken.
+        /// Dropped before it is ready, no message is lost: none has been taken. One that is kept and no longer polled may hold up
+        /// others that wait.
+        ///
+        /// ```
+        /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        /// # let (pull, push) = (sinew::PullSocket::new(), sinew::PushSocket::new());
+        /// # push.connect(&pull.bind("ipc://*").await?)?;
+        /// # push.send("work").await?;
+        /// let message = pull.recv().await?;
+        /// assert_eq!(&message[0], b"work");
+        /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+        /// ```
         #[inline]
         pub fn recv(&self) -> $crate::socket::receiving::ReceiveMessage<'_> {
             $crate::socket::receiving::ReceiveMessage::new(&self.core)
@@ -373,3 +388,56 @@ macro_rules! conflate_option {
 }
 
 pub(crate) use {conflate_option, receiving_close, receiving_methods, receiving_options};
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use bytes::Bytes;
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::PullSocket;
+    use crate::options::HighWaterMark;
+    use crate::zmtp::run::Run;
+
+    /// How often a task was woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_is_woken_in_vain_keeps_its_place() {
+        let pull = PullSocket::new();
+        let from = Arc::new(Peer {
+            id: crate::PeerId(1),
+            endpoint: "ipc://x".parse().unwrap(),
+            address: crate::PeerAddress::Tcp(([127, 0, 0, 1], 1).into()),
+            socket_type: None,
+        });
+        let arrive = || {
+            let mut run = [Run::packed(Bytes::from_static(&[0, 1, 7]), 1, 1)].into();
+            pull.core().shared.inbound.offer(0, &from, &mut run, HighWaterMark { messages: 0, bytes: 0 });
+        };
+        let woken = [Arc::new(Woken::default()), Arc::new(Woken::default())];
+        let wakers = woken.clone().map(|woken| woken.into());
+        let count = || [0, 1].map(|task: usize| woken[task].0.load(Ordering::Relaxed));
+        let (mut first, mut second) = (pull.recv(), pull.recv());
+        assert!(first.poll_unpin(&mut Context::from_waker(&wakers[0])).is_pending());
+        assert!(second.poll_unpin(&mut Context::from_waker(&wakers[1])).is_pending());
+        arrive();
+        assert_eq!(count(), [1, 0]);
+        pull.try_recv().unwrap();
+        assert!(first.poll_unpin(&mut Context::from_waker(&wakers[0])).is_pending());
+        arrive();
+        assert_eq!(count(), [2, 0]);
+        assert_eq!(first.await, Ok(Message::from(&[7])));
+        drop(second);
+    }
+}

@@ -13,8 +13,9 @@ use crate::queue::outbound::{Call, Refused};
 use crate::queue::waiters::Ticket;
 use crate::socket::handle::Core;
 
-/// The future of `send`: waits for room in the outbound queue. Nothing is sent before it is polled, nor if it is dropped
-/// before it is ready.
+/// The future of `send`, see [`PushSocket::send`](crate::PushSocket::send): waits for room in the outbound queue. Nothing is sent
+/// before it is polled, nor if it is dropped before it is ready. Its errors are those of [`SendError`]; polled after its end it
+/// panics.
 #[derive(Debug)]
 #[must_use = "nothing is sent unless the future is awaited"]
 pub struct SendMessage<'a> {
