@@ -398,7 +398,7 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::PullSocket;
+    use crate::SubSocket;
     use crate::options::HighWaterMark;
     use crate::zmtp::run::Run;
 
@@ -414,30 +414,30 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_is_woken_in_vain_keeps_its_place() {
-        let pull = PullSocket::new();
+        let sub = SubSocket::new();
+        sub.subscribe("wanted");
         let from = Arc::new(Peer {
             id: crate::PeerId(1),
             endpoint: "ipc://x".parse().unwrap(),
             address: crate::PeerAddress::Tcp(([127, 0, 0, 1], 1).into()),
             socket_type: None,
         });
-        let arrive = || {
-            let mut run = [Run::packed(Bytes::from_static(&[0, 1, 7]), 1, 1)].into();
-            pull.core().shared.inbound.offer(0, &from, &mut run, HighWaterMark { messages: 0, bytes: 0 });
+        let arrive = |wire: &'static [u8]| {
+            let mut run = [Run::packed(Bytes::from_static(wire), 1, 6)].into();
+            sub.core().shared.inbound.offer(0, &from, &mut run, HighWaterMark { messages: 0, bytes: 0 });
         };
         let woken = [Arc::new(Woken::default()), Arc::new(Woken::default())];
         let wakers = woken.clone().map(|woken| woken.into());
         let count = || [0, 1].map(|task: usize| woken[task].0.load(Ordering::Relaxed));
-        let (mut first, mut second) = (pull.recv(), pull.recv());
+        let (mut first, mut second) = (sub.recv(), sub.recv());
         assert!(first.poll_unpin(&mut Context::from_waker(&wakers[0])).is_pending());
         assert!(second.poll_unpin(&mut Context::from_waker(&wakers[1])).is_pending());
-        arrive();
+        arrive(b"\0\x06nobody");
         assert_eq!(count(), [1, 0]);
-        pull.try_recv().unwrap();
         assert!(first.poll_unpin(&mut Context::from_waker(&wakers[0])).is_pending());
-        arrive();
+        arrive(b"\0\x06wanted");
         assert_eq!(count(), [2, 0]);
-        assert_eq!(first.await, Ok(Message::from(&[7])));
+        assert_eq!(first.await, Ok(Message::from("wanted")));
         drop(second);
     }
 }
