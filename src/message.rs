@@ -71,7 +71,7 @@ impl Frame {
             }
             // An arm of its own: if it and the next one ended in one value, that would be moved in pieces of other widths than
             // it was stored in.
-            _ if length > INLINE_SIZE => self.0 = Body::Shared(Bytes::copy_from_slice(&source[..length])),
+            (_, None, _) => self.0 = Body::Shared(Bytes::copy_from_slice(&source[..length])),
             _ => *self = Self::copy_from_slice(&source[..length]),
         }
     }

@@ -44,6 +44,15 @@ pub struct Peer {
     pub socket_type: Option<SocketType>,
 }
 
+#[cfg(test)]
+impl Peer {
+    /// A peer that there is not.
+    pub(crate) fn for_tests(id: u64) -> Arc<Self> {
+        let address = PeerAddress::Ipc { uid: 0, gid: 0, pid: None };
+        Arc::new(Self { id: PeerId(id), endpoint: "ipc://x".parse().unwrap(), address, socket_type: None })
+    }
+}
+
 impl PartialEq for Peer {
     fn eq(&self, other: &Self) -> bool {
         self.id == other.id && self.endpoint == other.endpoint && self.address == other.address

@@ -41,10 +41,9 @@ mod brief {
 
     use spin::mutex::{SpinMutex, SpinMutexGuard};
 
-    /// How many pauses of the processor there are before a taken lock is looked at again, the first and the last time; twice as
-    /// many each time. Who looks more often takes the lock from its holder after every message, and the queue with it from one
-    /// processor's cache to the other's.
-    const PAUSES: (usize, usize) = (32, 512);
+    /// How many pauses of the processor there are each time before a taken lock is looked at again. Who looks more often takes the
+    /// lock from its holder after every message, and the queue with it from one processor's cache to the other's.
+    const PAUSES: [usize; 5] = [32, 64, 128, 256, 512];
 
     /// How long who waits sleeps then, before it begins anew: the holder has lost the processor, or others take turns.
     const SLEEP: Duration = Duration::from_micros(50);
@@ -74,21 +73,16 @@ mod brief {
 
         #[cold]
         fn wait(&self) -> SpinMutexGuard<'_, T> {
-            let (first, last) = PAUSES;
-            let mut pauses = first;
             loop {
-                if pauses <= last {
+                for pauses in PAUSES {
                     for _ in 0..pauses {
                         std::hint::spin_loop();
                     }
-                    pauses *= 2;
-                } else {
-                    std::thread::sleep(SLEEP);
-                    pauses = first;
+                    if let Some(guard) = self.0.try_lock() {
+                        return guard;
+                    }
                 }
-                if let Some(guard) = self.0.try_lock() {
-                    return guard;
-                }
+                std::thread::sleep(SLEEP);
             }
         }
     }

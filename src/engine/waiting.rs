@@ -137,12 +137,6 @@ impl History {
 mod tests {
     use super::*;
 
-    fn peer(id: u64) -> Arc<Peer> {
-        let endpoint: crate::Endpoint = "ipc://x".parse().unwrap();
-        let address = crate::PeerAddress::Tcp(([127, 0, 0, 1], 1).into());
-        Arc::new(Peer { id: crate::PeerId(id), endpoint, address, socket_type: None })
-    }
-
     const ALL: HighWaterMark = HighWaterMark { messages: 0, bytes: 0 };
 
     #[test]
@@ -155,7 +149,7 @@ mod tests {
         assert!(costs >= 1_000 * (3 + size_of::<Run>()), "{costs}");
         let mut left = costs;
         while left > 0 {
-            left -= waiting.offer(&inbound, 0, &peer(1), ALL);
+            left -= waiting.offer(&inbound, 0, &Peer::for_tests(1), ALL);
             assert_eq!(waiting.cost(), left);
             inbound.pop_into(&mut crate::Message::default(), || ()).unwrap();
         }
@@ -168,7 +162,7 @@ mod tests {
         let mut waiting = Waiting::default();
         let mut left = waiting.push(Run::packed(bytes::Bytes::from_static(b"\0\x01x\0\x02yz\0\x01x"), 3, 4));
         for _ in 0..3 {
-            left -= waiting.offer(&inbound, 0, &peer(1), ALL);
+            left -= waiting.offer(&inbound, 0, &Peer::for_tests(1), ALL);
             assert_eq!(waiting.cost(), left);
             inbound.pop_into(&mut crate::Message::default(), || ()).unwrap();
         }
@@ -179,9 +173,9 @@ mod tests {
     fn a_history_keeps_the_order_over_all_peers_and_messages_cost_their_peer() {
         let inbound = Inbound::new(ALL, false);
         let mut history = History::default();
-        assert!(history.report(3, &peer(1), Run::whole("a".into())));
-        history.message(1, &peer(2), Run::whole("b".into()));
-        assert!(history.report(3, &peer(1), Run::whole("c".into())));
+        assert!(history.report(3, &Peer::for_tests(1), Run::whole("a".into())));
+        history.message(1, &Peer::for_tests(2), Run::whole("b".into()));
+        assert!(history.report(3, &Peer::for_tests(1), Run::whole("c".into())));
         let costs: Vec<_> = std::iter::from_fn(|| history.admit(&inbound, ALL)).map(|admitted| admitted.cost).collect();
         assert_eq!((costs[0], costs[2]), (0, 0));
         assert!(costs[1] > 0);
@@ -197,10 +191,11 @@ mod tests {
     fn reports_that_nobody_takes_have_an_end() {
         let inbound = Inbound::new(HighWaterMark { messages: 1, bytes: 0 }, false);
         let mut history = History::default();
-        let taken = (0..1_000_000).take_while(|_| history.report(0, &peer(1), Run::whole("topic".into()))).count();
+        let taken =
+            (0..1_000_000).take_while(|_| history.report(0, &Peer::for_tests(1), Run::whole("topic".into()))).count();
         assert!((10_000..500_000).contains(&taken), "{taken}");
         assert!(history.admit(&inbound, ALL).is_some());
         assert!(history.admit(&inbound, ALL).is_none());
-        assert!(history.report(0, &peer(1), Run::whole("topic".into())));
+        assert!(history.report(0, &Peer::for_tests(1), Run::whole("topic".into())));
     }
 }

@@ -16,10 +16,10 @@ use crate::zmtp::run::Run;
 /// So many peers that have gone may have left a last message in a lane that keeps only the newest of each.
 pub(crate) const CONFLATED_GONE: usize = 16;
 
-/// Messages that wait, and who sent them.
 /// So many messages are unpacked while the queue is locked, then others get their chance.
 const UNPACKED_AT_ONCE: usize = 64;
 
+/// Messages that wait, and who sent them.
 #[derive(Debug)]
 struct Entry {
     run: Run,
@@ -393,16 +393,10 @@ mod tests {
         Inbound::new(HighWaterMark { messages, bytes }, false)
     }
 
-    fn peer() -> Arc<Peer> {
-        let endpoint: crate::Endpoint = "ipc://x".parse().unwrap();
-        let address = crate::PeerAddress::Tcp(([127, 0, 0, 1], 1).into());
-        Arc::new(Peer { id: crate::PeerId(1), endpoint, address, socket_type: None })
-    }
-
     fn offer(queue: &Inbound, lane: usize, waiting: &mut VecDeque<Run>, share: HighWaterMark) -> bool {
         let memory = |waiting: &VecDeque<Run>| waiting.iter().map(Run::memory).sum::<usize>();
         let before = memory(waiting);
-        let taken = queue.offer(lane, &peer(), waiting, share);
+        let taken = queue.offer(lane, &Peer::for_tests(1), waiting, share);
         assert_eq!(before - taken, memory(waiting));
         waiting.is_empty()
     }
@@ -574,7 +568,7 @@ mod tests {
     fn conflation_keeps_the_last_message_of_a_peer_that_has_gone() {
         let queue = Inbound::new(ALL, true);
         for id in 0..40 {
-            let from = Arc::new(Peer { id: crate::PeerId(id), ..peer().as_ref().clone() });
+            let from = Peer::for_tests(id);
             queue.offer(0, &from, &mut run(b"ab"), ALL);
         }
         assert_eq!((queue.depth().0, queue.replaced()), (CONFLATED_GONE + 1, 80 - CONFLATED_GONE - 1));
@@ -584,7 +578,7 @@ mod tests {
     #[test]
     fn the_sender_of_a_message_is_told_on_request() {
         let queue = queue(0, 0);
-        let from = peer();
+        let from = Peer::for_tests(1);
         queue.offer(0, &from, &mut run(b"a"), ALL);
         let mut slot = Message::default();
         assert!(Arc::ptr_eq(&queue.pop_from(&mut slot, || ()).unwrap(), &from));

@@ -11,14 +11,13 @@ use loom::thread;
 
 use crate::error::{RecvError, TryRecvError};
 use crate::message::Message;
-use crate::monitor::{Peer, PeerId};
+use crate::monitor::Peer;
 use crate::options::HighWaterMark;
 use crate::queue::inbound::Inbound;
 use crate::queue::outbound::{Call, Outbound, Refused};
 use crate::queue::waiters::Ticket;
 use crate::sync::AtomicWaker;
 use crate::sync::checked::model;
-use crate::transport::PeerAddress;
 use crate::zmtp::encoder::{Batch, Position};
 use crate::zmtp::run::Run;
 
@@ -256,12 +255,6 @@ fn receiving(mark: usize) -> Arc<Receiving> {
     Arc::new(Receiving { queue, io: AtomicWaker::new() })
 }
 
-fn peer() -> Arc<Peer> {
-    let endpoint = "ipc://x".parse().unwrap();
-    let address = PeerAddress::Ipc { uid: 0, gid: 0, pid: None };
-    Arc::new(Peer { id: PeerId(1), endpoint, address, socket_type: None })
-}
-
 /// One-byte messages.
 fn run(bytes: &[u8]) -> VecDeque<Run> {
     let wire: Vec<u8> = bytes.iter().flat_map(|byte| [0, 1, *byte]).collect();
@@ -270,7 +263,7 @@ fn run(bytes: &[u8]) -> VecDeque<Run> {
 
 fn offer(to: &Receiving, bytes: &[u8]) {
     let mut waiting = run(bytes);
-    to.queue.offer(0, &peer(), &mut waiting, ALL);
+    to.queue.offer(0, &Peer::for_tests(1), &mut waiting, ALL);
     assert!(waiting.is_empty());
 }
 
@@ -279,7 +272,7 @@ fn admit(to: &Receiving, bytes: &[u8]) {
     let mut waiting = run(bytes);
     block_on(poll_fn(|cx| {
         to.io.register(cx.waker());
-        to.queue.offer(0, &peer(), &mut waiting, ALL);
+        to.queue.offer(0, &Peer::for_tests(1), &mut waiting, ALL);
         let Some(next) = waiting.front() else {
             return Poll::Ready(());
         };

@@ -18,15 +18,14 @@ use crate::socket::handle::Core;
 #[derive(Debug)]
 #[must_use = "nothing is received unless the future is awaited"]
 pub struct ReceiveMessage<'a> {
-    core: &'a Core,
-    waiting: Option<Readable<'a>>,
+    readable: Readable<'a>,
     is_done: bool,
 }
 
 impl<'a> ReceiveMessage<'a> {
     #[inline]
     pub(crate) fn new(core: &'a Core) -> Self {
-        Self { core, waiting: None, is_done: false }
+        Self { readable: Readable::new(core), is_done: false }
     }
 }
 
@@ -40,7 +39,7 @@ impl Future for ReceiveMessage<'_> {
         // One value from here to the end, which a message is received into: a result that is made of a message, or that is one
         // of several, is moved in smaller pieces.
         let mut result = Poll::Ready(Ok(Message::default()));
-        if this.core.is_due() && pin!(consume_budget()).poll(cx).is_pending() {
+        if this.readable.core.is_due() && pin!(consume_budget()).poll(cx).is_pending() {
             result = Poll::Pending;
         } else if this.take_at_once(&mut result) {
             this.is_done = true;
@@ -56,7 +55,7 @@ impl ReceiveMessage<'_> {
     #[inline]
     fn take_at_once(&self, result: &mut Poll<Result<Message, RecvError>>) -> bool {
         match result {
-            Poll::Ready(Ok(slot)) => self.waiting.is_none() && self.core.pop_into(slot).is_ok(),
+            Poll::Ready(Ok(slot)) => self.readable.ticket.is_none() && self.readable.core.pop_into(slot).is_ok(),
             _ => false,
         }
     }
@@ -64,25 +63,18 @@ impl ReceiveMessage<'_> {
     /// There was no message, or one is waited for.
     #[cold]
     fn poll_slowly(&mut self, cx: &mut Context<'_>, result: &mut Poll<Result<Message, RecvError>>) {
-        *result = self.poll_waiting(cx).map(|received| {
-            (self.waiting, self.is_done) = (None, true);
-            received
-        });
+        *result = self.poll_waiting(cx);
+        self.is_done = result.is_ready();
     }
 
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, RecvError>> {
         loop {
-            if let Some(waiting) = &mut self.waiting {
-                ready!(Pin::new(waiting).poll(cx))?;
-            }
+            ready!(Pin::new(&mut self.readable).poll(cx))?;
             let mut message = Message::default();
-            match self.core.pop_into(&mut message) {
+            match self.readable.core.pop_into(&mut message) {
                 Ok(()) => return Poll::Ready(Ok(message)),
                 Err(TryRecvError::Closed) => return Poll::Ready(Err(RecvError::Closed)),
-                // One that is woken in vain keeps its place.
-                Err(TryRecvError::Empty) => {
-                    self.waiting.get_or_insert_with(|| Readable::new(self.core));
-                }
+                Err(TryRecvError::Empty) => {}
             }
         }
     }
@@ -93,11 +85,12 @@ pub(crate) async fn recv_from(core: &Core) -> Result<(Message, Arc<Peer>), RecvE
     if core.is_due() {
         consume_budget().await;
     }
+    let mut readable = Readable::new(core);
     loop {
         match core.pop_from() {
             Ok(found) => return Ok(found),
             Err(TryRecvError::Closed) => return Err(RecvError::Closed),
-            Err(TryRecvError::Empty) => Readable::new(core).await?,
+            Err(TryRecvError::Empty) => (&mut readable).await?,
         }
     }
 }
@@ -118,16 +111,18 @@ pub(crate) async fn recv_many(core: &Core, messages: &mut Vec<Message>, max: usi
         return Ok(0);
     }
     consume_budget().await;
+    let mut readable = Readable::new(core);
     loop {
         match core.pop_many(messages, max) {
             Ok(count) => return Ok(count),
             Err(TryRecvError::Closed) => return Err(RecvError::Closed),
-            Err(TryRecvError::Empty) => Readable::new(core).await?,
+            Err(TryRecvError::Empty) => (&mut readable).await?,
         }
     }
 }
 
-/// Waits for a message in the inbound queue, and takes none: dropped at any time it loses none.
+/// Waits for a message in the inbound queue, and takes none: dropped at any time it loses none. Who finds none when it is ready,
+/// because it was woken in vain, waits again at its old place.
 #[derive(Debug)]
 pub(crate) struct Readable<'a> {
     core: &'a Core,
@@ -416,28 +411,35 @@ mod tests {
     async fn one_that_is_woken_in_vain_keeps_its_place() {
         let sub = SubSocket::new();
         sub.subscribe("wanted");
-        let from = Arc::new(Peer {
-            id: crate::PeerId(1),
-            endpoint: "ipc://x".parse().unwrap(),
-            address: crate::PeerAddress::Tcp(([127, 0, 0, 1], 1).into()),
-            socket_type: None,
-        });
+        let from = Peer::for_tests(1);
         let arrive = |wire: &'static [u8]| {
             let mut run = [Run::packed(Bytes::from_static(wire), 1, 6)].into();
             sub.core().shared.inbound.offer(0, &from, &mut run, HighWaterMark { messages: 0, bytes: 0 });
         };
-        let woken = [Arc::new(Woken::default()), Arc::new(Woken::default())];
-        let wakers = woken.clone().map(|woken| woken.into());
-        let count = || [0, 1].map(|task: usize| woken[task].0.load(Ordering::Relaxed));
-        let (mut first, mut second) = (sub.recv(), sub.recv());
-        assert!(first.poll_unpin(&mut Context::from_waker(&wakers[0])).is_pending());
-        assert!(second.poll_unpin(&mut Context::from_waker(&wakers[1])).is_pending());
-        arrive(b"\0\x06nobody");
-        assert_eq!(count(), [1, 0]);
-        assert!(first.poll_unpin(&mut Context::from_waker(&wakers[0])).is_pending());
-        arrive(b"\0\x06wanted");
-        assert_eq!(count(), [2, 0]);
-        assert_eq!(first.await, Ok(Message::from("wanted")));
-        drop(second);
+        let ways = [
+            async { sub.recv().await.unwrap() }.boxed_local(),
+            async { sub.recv_from().await.unwrap().0 }.boxed_local(),
+            async {
+                let mut messages = Vec::new();
+                sub.recv_many(&mut messages, 10).await.unwrap();
+                messages.remove(0)
+            }
+            .boxed_local(),
+        ];
+        for mut first in ways {
+            let woken = [Arc::new(Woken::default()), Arc::new(Woken::default())];
+            let wakers = woken.clone().map(Into::into);
+            let count = || [0, 1].map(|task: usize| woken[task].0.load(Ordering::Relaxed));
+            let mut second = sub.recv();
+            assert!(first.poll_unpin(&mut Context::from_waker(&wakers[0])).is_pending());
+            assert!(second.poll_unpin(&mut Context::from_waker(&wakers[1])).is_pending());
+            arrive(b"\0\x06nobody");
+            assert_eq!(count(), [1, 0]);
+            assert!(first.poll_unpin(&mut Context::from_waker(&wakers[0])).is_pending());
+            arrive(b"\0\x06wanted");
+            assert_eq!(count(), [2, 0]);
+            assert_eq!(first.await, Message::from("wanted"));
+            drop(second);
+        }
     }
 }

@@ -354,29 +354,37 @@ async fn flooded(
 
 const PINGS: usize = 50;
 
-async fn answers_to_pings_are_no_flood(place: Place) {
+/// A PULL that may be sent hardly any commands and sends PINGs all the time, and a peer.
+async fn pinged(place: &Place) -> (sinew::PullSocket, Raw) {
     let builder = pull_builder().max_commands_per_second(1).heartbeat_interval(Duration::from_millis(2));
     let pull = builder.heartbeat_timeout(PATIENCE).build().unwrap();
     let endpoint = within(pull.bind(place.wildcard())).await.unwrap();
-    let mut peer = Raw::peer(&endpoint, READY_PUSH).await;
+    let peer = Raw::peer(&endpoint, READY_PUSH).await;
+    (pull, peer)
+}
+
+/// The answer to the next PING.
+async fn next_answer(peer: &mut Raw) -> Vec<u8> {
+    let ping = peer.frame().await.unwrap();
+    assert!(ping.is_command() && ping.body.starts_with(b"\x04PING"));
+    command("PONG", &ping.body[7..])
+}
+
+async fn answers_to_pings_are_no_flood(place: Place) {
+    let (pull, mut peer) = pinged(&place).await;
     for _ in 0..PINGS {
-        let ping = peer.frame().await.unwrap();
-        assert!(ping.is_command() && ping.body.starts_with(b"\x04PING"));
-        peer.send(&command("PONG", &ping.body[7..])).await;
+        let answer = next_answer(&mut peer).await;
+        peer.send(&answer).await;
     }
     peer.send(&frame(0, b"still here")).await;
     assert_eq!(within(pull.recv()).await.unwrap(), "still here".into());
 }
 
 async fn late_answers_to_pings_are_no_flood(place: Place) {
-    let builder = pull_builder().max_commands_per_second(1).heartbeat_interval(Duration::from_millis(2));
-    let pull = builder.heartbeat_timeout(PATIENCE).build().unwrap();
-    let endpoint = within(pull.bind(place.wildcard())).await.unwrap();
-    let mut peer = Raw::peer(&endpoint, READY_PUSH).await;
+    let (pull, mut peer) = pinged(&place).await;
     let mut answers = Vec::new();
     for _ in 0..PINGS {
-        let ping = peer.frame().await.unwrap();
-        answers.extend(command("PONG", &ping.body[7..]));
+        answers.extend(next_answer(&mut peer).await);
     }
     peer.send(&answers).await;
     peer.send(&frame(0, b"still here")).await;

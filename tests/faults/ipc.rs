@@ -131,7 +131,7 @@ fn a_full_disk_is_an_error() {
         fs::write(&file, "").unwrap();
         bind_fails(&folder.path().join("s"), ErrorKind::StorageFull).await;
         fs::remove_file(&file).unwrap();
-        // Closed, and not dropped: then it holds its lock for a moment yet.
+        // One that is only dropped would hold its lock for a moment yet.
         let pull = new_pull();
         within(pull.bind(at(folder.path().join("s")))).await.unwrap();
         within(pull.close()).await.unwrap();
