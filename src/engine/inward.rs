@@ -187,7 +187,7 @@ impl<P: Pattern> Engine<P> {
             peer.talks |= peer.connection.is_ready();
             peer.counts.bytes_received += count as u64;
         }
-        self.busy = true;
+        self.note_moved(count);
         self.shared.counters.bytes_received.add(count);
         self.heard(slot);
     }

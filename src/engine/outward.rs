@@ -125,7 +125,7 @@ impl<P: Pattern> Engine<P> {
     }
 
     pub(super) fn count(&mut self, written: Written) {
-        self.busy |= written.messages > 0;
+        self.note_moved(written.payload);
         let counters = &self.shared.counters;
         counters.messages_sent.add(written.messages);
         counters.bytes_sent.add(written.payload);

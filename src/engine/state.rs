@@ -82,8 +82,8 @@ pub(crate) struct Engine<P> {
     pub(super) woken: Vec<usize>,
     /// How often the write was put off to collect more.
     pub(super) collected: usize,
-    /// Bytes have been read or written since the last look.
-    pub(super) busy: bool,
+    /// Large buffers have been of use since the last look.
+    pub(super) moved_much: bool,
     /// When the I/O task will look at the time, as far as it has said.
     pub(super) armed: Option<Instant>,
     /// When to look whether large buffers are still of use.
@@ -119,7 +119,7 @@ impl<P: Pattern> Engine<P> {
             inward: Vec::new(),
             woken: Vec::new(),
             collected: 0,
-            busy: false,
+            moved_much: false,
             armed: None,
             release_at: None,
             handshakes: VecDeque::new(),

@@ -221,6 +221,7 @@ impl<P: Pattern> Future for Driver<P> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        let armed_before = engine.armed;
         engine.armed = engine.deadline(this.is_closed);
         if let Some(deadline) = engine.armed {
             if this.timer.deadline() != deadline {
@@ -229,6 +230,9 @@ impl<P: Pattern> Future for Driver<P> {
             if this.timer.as_mut().poll(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }
+        } else if armed_before.is_some() {
+            // One that nobody needs would make each sleep of the runtime's thread a timed one, which is dearer.
+            this.timer.set(tokio::time::sleep(Duration::ZERO));
         }
         Poll::Pending
     }

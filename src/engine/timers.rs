@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::engine::pattern::{Pattern, Unsent};
+use crate::engine::pattern::Pattern;
 use crate::engine::slabs::Slabs;
 use crate::engine::state::Engine;
 use crate::error::ProtocolError;
 use crate::monitor::DisconnectReason;
 
-/// A socket that has had no traffic for this long gives its large buffers back.
+/// A socket that has not needed its large buffers for this long gives them back.
 const RELEASE_AFTER: Duration = Duration::from_secs(1);
+
+/// Less than this, in bytes that are read or written at once, needs no large buffer.
+const MUCH: usize = 2 * 1024;
 
 impl<P: Pattern> Engine<P> {
     /// Ends what has run out of time.
@@ -20,9 +23,15 @@ impl<P: Pattern> Engine<P> {
         self.expire_due();
     }
 
-    /// Large buffers are in use: whether they still are is looked at later.
+    /// So many bytes have been read or written at once.
+    pub(super) fn note_moved(&mut self, bytes: usize) {
+        self.moved_much |= bytes >= MUCH;
+    }
+
+    /// Large buffers are in use: whether they still are is looked at later. A conversation of small messages needs none, and no
+    /// timer: that would make each sleep and each waking of the runtime's thread dearer.
     pub(super) fn plan_release(&mut self) {
-        if self.release_at.is_none() && self.busy && (self.slabs.is_large() || P::UNSENT != Unsent::Forget) {
+        if self.release_at.is_none() && self.moved_much {
             self.release_at = Some(Instant::now() + RELEASE_AFTER);
         }
     }
@@ -57,14 +66,14 @@ impl<P: Pattern> Engine<P> {
         }
         if self.release_at.is_some_and(|at| at <= now) {
             self.release_at = None;
-            if !self.busy {
+            if !self.moved_much {
                 self.slabs = Slabs::default();
                 self.shared.outbound.release();
                 self.peers.release();
             } else {
                 self.release_at = Some(now + RELEASE_AFTER);
             }
-            self.busy = false;
+            self.moved_much = false;
         }
     }
 
