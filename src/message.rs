@@ -97,6 +97,14 @@ impl Frame {
             Body::Shared(_) => None,
         }
     }
+
+    /// Whether nobody else holds the body.
+    fn is_unique(&self) -> bool {
+        match &self.0 {
+            Body::Inline { .. } => true,
+            Body::Shared(bytes) => bytes.is_unique(),
+        }
+    }
 }
 
 impl Default for Frame {
@@ -291,6 +299,11 @@ impl Message {
             Frames::One(frame) => Some(frame),
             Frames::Many(_) => None,
         }
+    }
+
+    /// How many bytes of bodies nobody else holds: they are freed with the message.
+    pub(crate) fn unique_len(&self) -> usize {
+        self.frames().iter().filter(|frame| frame.is_unique()).map(|frame| frame.len()).sum()
     }
 
     /// How many frames there are; at least one.

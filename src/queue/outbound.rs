@@ -9,7 +9,7 @@ use crate::options::HighWaterMark;
 use crate::queue::waiters::{Ticket, Waiters, Woken};
 use crate::routing::sieve::{Mark, Sieve, Words};
 use crate::sync::BriefLock;
-use crate::zmtp::encoder::{BATCH_BYTES, Batch, WRITE_BYTES};
+use crate::zmtp::encoder::{BATCH_BYTES, Batch, LARGE_MESSAGE, WRITE_BYTES};
 
 /// Emptied batches that are kept for their buffers while there is traffic.
 const SPARE_BATCHES: usize = 8;
@@ -56,6 +56,7 @@ impl State {
 
     #[inline]
     fn push(&mut self, message: &Message, size: usize) -> Call {
+        let frees_much = size >= LARGE_MESSAGE && message.unique_len() >= LARGE_MESSAGE;
         self.messages += 1;
         self.payload += size;
         let is_full = match self.batches.back_mut() {
@@ -67,7 +68,9 @@ impl State {
         };
         let engine_waits = std::mem::take(&mut self.engine_waits);
         let is_load = std::mem::take(&mut self.unmatched_since) >= LOAD;
-        if is_full && self.has_taker && self.payload >= WRITE_BYTES {
+        if frees_much && self.has_taker {
+            Call::WriteAll
+        } else if is_full && self.has_taker && self.payload >= WRITE_BYTES {
             Call::Write
         } else if is_load && self.has_taker {
             Call::Load
@@ -120,6 +123,8 @@ pub(crate) enum Call {
     /// Write, if that is possible at once: as much is queued as one write should take, and it is still in the processor's
     /// cache.
     Write,
+    /// The same, and nothing of it is put off: the message is large, and its memory will be of use for the next one.
+    WriteAll,
 }
 
 /// The FIFO with its high-water marks.
@@ -390,14 +395,30 @@ mod tests {
     fn a_sender_writes_when_as_much_is_queued_as_one_write_takes() {
         let queue = queue(0, 0);
         assert!(queue.sleep(true));
-        let large = Message::from(vec![0; BATCH_BYTES]);
-        let calls: Vec<_> = (0..6).map(|_| queue.offer(&large).unwrap()).collect();
-        assert_eq!(calls, [Call::Wake, Call::Nobody, Call::Nobody, Call::Write, Call::Write, Call::Write]);
-        (0..6).for_each(|_| drop(take(&queue)));
-        assert_eq!(queue.offer(&large), Ok(Call::Nobody));
-        assert_eq!(queue.offer(&vec![0; WRITE_BYTES].into()), Ok(Call::Write));
+        let middling = Message::from(vec![0; WRITE_BYTES / 16]);
+        let calls: Vec<_> = (0..20).map(|_| queue.offer(&middling).unwrap()).collect();
+        assert_eq!(calls[0], Call::Wake);
+        let writes: Vec<_> = (0..20).filter(|index| calls[*index] == Call::Write).collect();
+        assert_eq!(writes, [15, 19], "full batches, from so many bytes on");
+        assert_eq!(calls.iter().filter(|call| **call == Call::Nobody).count(), 17);
+        (0..5).for_each(|_| drop(take(&queue)));
+        assert_eq!(queue.offer(&middling), Ok(Call::Nobody));
         assert!(queue.sleep(false));
+        assert!((0..20).all(|_| queue.offer(&middling) == Ok(Call::Nobody)), "no peer has room");
+    }
+
+    #[test]
+    fn a_sender_writes_a_large_message_at_once_that_it_does_not_keep() {
+        let queue = queue(0, 0);
+        let large = Message::from(vec![0; LARGE_MESSAGE]);
         assert_eq!(queue.offer(&large), Ok(Call::Nobody), "no peer has room");
+        take(&queue);
+        assert!(queue.sleep(true));
+        assert_eq!(queue.offer(&vec![0; LARGE_MESSAGE - 1].into()), Ok(Call::Wake));
+        assert_eq!(queue.offer(&large), Ok(Call::WriteAll));
+        take(&queue);
+        let kept = large.clone();
+        assert_eq!(queue.offer(&large), Ok(Call::Nobody), "the memory is in use until {} bytes go", kept.byte_len());
     }
 
     #[test]

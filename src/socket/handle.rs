@@ -334,13 +334,14 @@ impl Core {
     #[cold]
     fn call_engine(&self, call: Call) {
         let apart = match call {
-            Call::Write => Duration::ZERO,
+            Call::Write | Call::WriteAll => Duration::ZERO,
             Call::Load => LOADS_APART,
             Call::Wake | Call::Nobody => CALLS_APART,
         };
-        let (much, now) = (call == Call::Write, LAST_CALL.get().is_none_or(|last| last.elapsed() >= apart));
+        let much = matches!(call, Call::Write | Call::WriteAll);
+        let now = LAST_CALL.get().is_none_or(|last| last.elapsed() >= apart);
         // A message for very many peers is the I/O task's work.
-        if !now || self.has_crowd() || !self.take_turn(much) {
+        if !now || self.has_crowd() || !self.take_turn(call == Call::Write) {
             self.shared.signal.wake();
         }
         if much {

@@ -22,6 +22,10 @@ pub(crate) const BATCH_BYTES: usize = 256 * 1024;
 /// other, and still more would make nothing faster (PERFORMANCE.md, "How much in one write").
 pub(crate) const WRITE_BYTES: usize = 4 * BATCH_BYTES;
 
+/// A message that frees so much is a write of its own. Were several of them freed at a time, the heap would give their memory
+/// back to the system, and fetch fresh pages for the next ones (PERFORMANCE.md, "How much in one write").
+pub(crate) const LARGE_MESSAGE: usize = 128 * 1024;
+
 /// Messages of up to this many bytes on the wire are dealt out with copies of this size.
 const DEAL_WINDOW: usize = 80;
 
