@@ -1,12 +1,15 @@
-//! Resources: what hostile and short-lived peers leave behind, in memory and descriptors of this very process.
+//! Resources: what hostile and short-lived peers leave behind, in memory and descriptors of this very process; and what wakes
+//! a thread for nothing.
 //!
-//! Each test has a process of its own: other tests, and the threads on which they start, would be counted with it.
+//! Each test that counts has a process of its own: other tests, and the threads on which they start, would be counted with it.
 
 mod common;
 
+use std::time::Duration;
+
 use common::raw::*;
 use common::*;
-use sinew::{DisconnectReason, Event, ProtocolError};
+use sinew::{DisconnectReason, Event, ProtocolError, PullSocket, PushSocket};
 use tokio::runtime::{Builder, Runtime};
 
 /// Runs a test in a process of its own; waits there if this is not the one.
@@ -171,4 +174,46 @@ fn a_flood_of_unread_pings_costs_little_memory() {
         assert!(refused, "answers without end");
         assert!(memory("VmRSS") < resident + GROWTH, "{} after {resident}", memory("VmRSS"));
     });
+}
+
+/// Sends small messages; says how far the clock came. It stands still, but while nobody has anything to do it jumps to when the
+/// next timer is due.
+async fn converse(push: &PushSocket, pull: &PullSocket) -> Duration {
+    tokio::time::pause();
+    let begin = tokio::time::Instant::now();
+    for _ in 0..100 {
+        push.send("how do you do?").await.unwrap();
+        pull.recv().await.unwrap();
+        // All sleep: nothing is left to be done before it is awaited.
+        let (wake, woken) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || wake.send(std::thread::sleep(Duration::from_millis(1))));
+        woken.await.unwrap();
+    }
+    let passed = begin.elapsed();
+    tokio::time::resume();
+    passed
+}
+
+/// A timed sleep of the runtime's thread costs more than one without an end.
+#[test]
+fn a_conversation_of_small_messages_has_no_timer() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        one_thread().block_on(async {
+            for transport in TRANSPORTS {
+                let place = Place::new(transport);
+                let (push, pull) = (new_push(), new_pull());
+                push.connect(within(pull.bind(place.wildcard())).await.unwrap()).unwrap();
+                within(push.send("first")).await.unwrap();
+                within(pull.recv()).await.unwrap();
+                assert_eq!(converse(&push, &pull).await, Duration::ZERO);
+                within(push.send(vec![7; 1 << 20])).await.unwrap();
+                within(pull.recv()).await.unwrap();
+                assert!(converse(&push, &pull).await >= Duration::from_secs(1), "large buffers are given back");
+                assert_eq!(converse(&push, &pull).await, Duration::ZERO, "once");
+            }
+        });
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(PATIENCE).unwrap();
 }
