@@ -301,9 +301,12 @@ impl Message {
         }
     }
 
-    /// How many bytes of bodies nobody else holds: they are freed with the message.
-    pub(crate) fn unique_len(&self) -> usize {
-        self.frames().iter().filter(|frame| frame.is_unique()).map(|frame| frame.len()).sum()
+    /// How many bytes there are in bodies of at least so many that nobody else holds.
+    pub(crate) fn unique_len(&self, from: usize) -> usize {
+        if matches!(&self.0, Frames::Many(frames) if Arc::strong_count(frames) > 1) {
+            return 0;
+        }
+        self.frames().iter().filter(|frame| frame.len() >= from && frame.is_unique()).map(|frame| frame.len()).sum()
     }
 
     /// How many frames there are; at least one.
@@ -529,6 +532,22 @@ mod tests {
     #[test]
     fn a_message_is_as_small_as_its_inline_frame() {
         assert_eq!(size_of::<Message>(), INLINE_SIZE + 16);
+    }
+
+    #[test]
+    fn a_body_that_somebody_keeps_or_that_is_copied_is_not_freed_when_it_is_written() {
+        let large = || Message::from(vec![7; 1_000]);
+        assert_eq!((large().unique_len(1_000), large().unique_len(1_001)), (1_000, 0));
+        let kept = large();
+        assert_eq!(kept.clone().unique_len(0), 0);
+        assert_eq!(kept.unique_len(0), 1_000);
+        let multipart = Message::from([vec![1; 10], vec![2; 1_000], vec![3; 2_000]]);
+        assert_eq!(multipart.unique_len(1_000), 3_000);
+        let clone = multipart.clone();
+        assert_eq!(clone.unique_len(1_000), 0);
+        drop(multipart);
+        assert_eq!(clone.unique_len(1_000), 3_000);
+        assert_eq!(Message::from(Bytes::from_static(&[7; 1_000])).unique_len(0), 0);
     }
 
     #[test]

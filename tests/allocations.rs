@@ -4,12 +4,12 @@ mod common;
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use allocation_counter::measure;
 use common::raw::*;
 use common::{PATIENCE, within};
-use sinew::{Endpoint, Message, PubSocket, PullSocket, PushSocket};
+use sinew::{Endpoint, Message, PubSocket, PullSocket, PushSocket, SubSocket};
 use tokio::runtime::Runtime;
 
 const MESSAGES: u64 = 1_000;
@@ -207,6 +207,80 @@ fn idle_subscribers_of_a_pub_cost_few_bytes_and_all_are_given_back() {
         gone.join().unwrap();
     });
     assert!(all.bytes_current <= KEPT, "not given back: {all:?}");
+}
+
+/// What an idle socket and its peers may keep of a burst, in bytes.
+const KEPT_OF_A_BURST: i64 = 64 << 10;
+/// Sockets at the other end.
+const SOCKETS: usize = 20;
+
+/// Runs a burst, and `rest` for longer than buffers are kept that are not needed; says what is held then.
+fn held_after(runtime: &Runtime, burst: impl AsyncFn(), rest: impl AsyncFn()) -> i64 {
+    const REST: Duration = Duration::from_millis(2_500);
+    let held = measure(|| {
+        wait(runtime, async {
+            burst().await;
+            let begin = Instant::now();
+            while begin.elapsed() < REST {
+                rest().await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+    });
+    println!("measured: {} of {} bytes", held.bytes_current, held.bytes_max);
+    assert!(held.bytes_max > 4 * KEPT_OF_A_BURST as u64, "no burst: {held:?}");
+    held.bytes_current
+}
+
+#[test]
+fn buffers_of_a_burst_are_given_back_by_a_conversation() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let (push, pull) = (PushSocket::new(), PullSocket::new());
+    push.connect(wait(&runtime, pull.bind("tcp://127.0.0.1:*")).unwrap()).unwrap();
+    let exchange = async |size, count| {
+        for _ in 0..count {
+            push.send(vec![7; size]).await.unwrap();
+        }
+        for _ in 0..count {
+            pull.recv().await.unwrap();
+        }
+    };
+    wait(&runtime, exchange(10, 1));
+    let held = held_after(&runtime, async || exchange(5_000, 500).await, async || exchange(10, 1).await);
+    assert!(held <= KEPT_OF_A_BURST, "{held} bytes");
+}
+
+#[test]
+fn buffers_of_a_burst_are_given_back_by_sockets_with_little_for_each_of_many_peers() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let (push, publisher) = (PushSocket::new(), PubSocket::new());
+    let endpoint = wait(&runtime, publisher.bind("tcp://127.0.0.1:*")).unwrap();
+    let (pulls, subs): (Vec<_>, Vec<_>) = (0..SOCKETS).map(|_| (PullSocket::new(), SubSocket::new())).unzip();
+    for (number, (pull, sub)) in pulls.iter().zip(&subs).enumerate() {
+        push.connect(wait(&runtime, pull.bind("tcp://127.0.0.1:*")).unwrap()).unwrap();
+        sub.subscribe(topic(number));
+        sub.connect(&endpoint).unwrap();
+        wait(&runtime, publisher.wait_subscribed(topic(number), 1)).unwrap();
+    }
+    wait(&runtime, push.wait_connected(SOCKETS)).unwrap();
+    let exchange = async |rounds| {
+        // Nobody else has a turn meanwhile: it all collects in the queues.
+        for number in 0..rounds * SOCKETS {
+            push.try_send(vec![7; 60]).unwrap();
+            publisher.try_send([topic(number % SOCKETS), "x".repeat(60)]).unwrap();
+        }
+        for (pull, sub) in pulls.iter().zip(&subs) {
+            for _ in 0..rounds {
+                pull.recv().await.unwrap();
+                sub.recv().await.unwrap();
+            }
+        }
+    };
+    wait(&runtime, exchange(1));
+    let held = held_after(&runtime, async || exchange(20).await, async || ());
+    assert!(held <= KEPT_OF_A_BURST, "{held} bytes");
 }
 
 /// The memory that each peer costs, `bytes` until now; waits until it is `most`, because buffers are given back some time

@@ -186,7 +186,10 @@ async fn converse(push: &PushSocket, pull: &PullSocket) -> Duration {
         pull.recv().await.unwrap();
         // All sleep: nothing is left to be done before it is awaited.
         let (wake, woken) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || wake.send(std::thread::sleep(Duration::from_millis(1))));
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(1));
+            wake.send(())
+        });
         woken.await.unwrap();
     }
     let passed = begin.elapsed();

@@ -154,6 +154,9 @@ impl<P: Pattern> Engine<P> {
         match peer.poll_read(&mut self.slabs, limit) {
             Poll::Pending => {
                 peer.rest_input(&mut self.slabs);
+                if !P::SOCKET_TYPE.receives() {
+                    self.slabs.keep_no_small_ones();
+                }
                 self.note_unfinished(slot);
                 self.pass_lead(slot);
             }
@@ -187,7 +190,6 @@ impl<P: Pattern> Engine<P> {
             peer.talks |= peer.connection.is_ready();
             peer.counts.bytes_received += count as u64;
         }
-        self.note_moved(count);
         self.shared.counters.bytes_received.add(count);
         self.heard(slot);
     }

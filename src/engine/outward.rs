@@ -5,7 +5,7 @@ use crate::engine::pattern::{Pattern, Reach, Unsent};
 use crate::engine::peer::Peer;
 use crate::engine::state::Engine;
 use crate::monitor::DisconnectReason;
-use crate::zmtp::encoder::BATCH_BYTES;
+use crate::zmtp::encoder::{BATCH_BYTES, Batch, SMALL_BUFFER};
 
 /// How often more is collected for one write while senders wait for room.
 const COLLECT_ROUNDS: usize = 64;
@@ -37,6 +37,7 @@ impl<P: Pattern> Engine<P> {
             });
             senders_waited |= self.shared.outbound.settle(taken.messages, taken.payload, rest);
             if let Some(spare) = spare {
+                self.note_kept(&spare);
                 self.shared.outbound.recycle(spare);
             }
             self.dismiss();
@@ -124,12 +125,18 @@ impl<P: Pattern> Engine<P> {
         }
     }
 
+    /// A batch will be kept for its buffer.
+    fn note_kept(&mut self, batch: &Batch) {
+        self.keeps_much |= batch.capacity() > SMALL_BUFFER;
+        self.needs_much |= batch.filled() > SMALL_BUFFER;
+    }
+
     pub(super) fn count(&mut self, written: Written) {
-        self.note_moved(written.payload);
         let counters = &self.shared.counters;
         counters.messages_sent.add(written.messages);
         counters.bytes_sent.add(written.payload);
         for batch in written.spare {
+            self.note_kept(&batch);
             if let Some(batch) = self.peers.recycle(batch) {
                 self.shared.outbound.recycle(batch);
             }

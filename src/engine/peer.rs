@@ -248,6 +248,15 @@ impl Peer {
         self.replace_input(partial, false, slabs);
     }
 
+    /// Gives a slab back that is still held; `false` if there is none.
+    pub(crate) fn give_back_slab(&mut self, slabs: &mut Slabs) -> bool {
+        let has_slab = self.input_is_slab;
+        if has_slab {
+            self.rest_input(slabs);
+        }
+        has_slab
+    }
+
     /// How many bytes are held of a message that is not whole, those in a slab excepted.
     #[inline]
     pub(crate) fn held(&self) -> usize {

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 const SMALLEST: usize = 8 * 1024;
 /// … and grow up to this one while they come back full.
 const LARGEST: usize = 256 * 1024;
-/// So many emptied buffers are kept while there is traffic: a full inbound queue of middling messages shares several.
+/// So many emptied buffers are kept: a full inbound queue of middling messages shares several.
 const SPARE: usize = 8;
 
 /// The buffers that are free, and the size that reads have at present.
@@ -14,11 +14,13 @@ const SPARE: usize = 8;
 pub(crate) struct Slabs {
     size: usize,
     spare: Vec<BytesMut>,
+    /// A read was larger than the smallest buffer since the last look.
+    needed: bool,
 }
 
 impl Default for Slabs {
     fn default() -> Self {
-        Self { size: SMALLEST, spare: Vec::new() }
+        Self { size: SMALLEST, spare: Vec::new(), needed: false }
     }
 }
 
@@ -44,11 +46,29 @@ impl Slabs {
         }
     }
 
+    /// Gives buffers of the smallest size back: a socket that receives no messages reads little, and seldom.
+    pub(crate) fn keep_no_small_ones(&mut self) {
+        if !self.is_large() {
+            self.spare.clear();
+        }
+    }
+
     /// Learns from a read of `count` bytes where there was room for `room`.
     pub(crate) fn learn(&mut self, count: usize, room: usize) {
+        self.needed |= count > SMALLEST;
         if count == room {
             self.size = (self.size * 4).min(LARGEST);
         }
+    }
+
+    /// Whether buffers are larger than those of a conversation of small messages.
+    pub(crate) fn is_large(&self) -> bool {
+        self.size > SMALLEST
+    }
+
+    /// Whether they had to be since the last look.
+    pub(crate) fn take_needed(&mut self) -> bool {
+        std::mem::take(&mut self.needed)
     }
 }
 
@@ -73,10 +93,15 @@ mod tests {
     fn reads_grow_while_they_are_full() {
         let mut slabs = Slabs::default();
         assert_eq!(slabs.take().capacity(), SMALLEST);
+        slabs.learn(SMALLEST, SMALLEST);
+        assert!(slabs.is_large() && !slabs.take_needed());
         for _ in 0..5 {
-            slabs.learn(1, 1);
+            slabs.learn(SMALLEST + 1, SMALLEST + 1);
         }
         slabs.learn(100, LARGEST);
         assert_eq!(slabs.take().capacity(), LARGEST);
+        assert!(slabs.take_needed());
+        slabs.learn(SMALLEST, LARGEST);
+        assert!(slabs.is_large() && !slabs.take_needed());
     }
 }

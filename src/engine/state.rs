@@ -82,8 +82,10 @@ pub(crate) struct Engine<P> {
     pub(super) woken: Vec<usize>,
     /// How often the write was put off to collect more.
     pub(super) collected: usize,
-    /// Large buffers have been of use since the last look.
-    pub(super) moved_much: bool,
+    /// Buffers are kept that an idle socket should not hold.
+    pub(super) keeps_much: bool,
+    /// Such a buffer has been filled since the last look.
+    pub(super) needs_much: bool,
     /// When the I/O task will look at the time, as far as it has said.
     pub(super) armed: Option<Instant>,
     /// When to look whether large buffers are still of use.
@@ -119,7 +121,8 @@ impl<P: Pattern> Engine<P> {
             inward: Vec::new(),
             woken: Vec::new(),
             collected: 0,
-            moved_much: false,
+            keeps_much: false,
+            needs_much: false,
             armed: None,
             release_at: None,
             handshakes: VecDeque::new(),

@@ -13,9 +13,6 @@ use crate::monitor::DisconnectReason;
 /// A socket that has not needed its large buffers for this long gives them back.
 const RELEASE_AFTER: Duration = Duration::from_secs(1);
 
-/// Less than this, in bytes that are read or written at once, needs no large buffer.
-const MUCH: usize = 2 * 1024;
-
 impl<P: Pattern> Engine<P> {
     /// Ends what has run out of time.
     pub(super) fn expire(&mut self) {
@@ -23,17 +20,26 @@ impl<P: Pattern> Engine<P> {
         self.expire_due();
     }
 
-    /// So many bytes have been read or written at once.
-    pub(super) fn note_moved(&mut self, bytes: usize) {
-        self.moved_much |= bytes >= MUCH;
-    }
-
-    /// Large buffers are in use: whether they still are is looked at later. A conversation of small messages needs none, and no
+    /// Large buffers are kept: whether they are of use is looked at later. A conversation of small messages needs none, and no
     /// timer: that would make each sleep and each waking of the runtime's thread dearer.
     pub(super) fn plan_release(&mut self) {
-        if self.release_at.is_none() && self.moved_much {
+        if self.release_at.is_none() && (self.keeps_much || self.slabs.is_large()) {
             self.release_at = Some(Instant::now() + RELEASE_AFTER);
         }
+    }
+
+    /// Gives back what an idle socket should not hold.
+    fn release(&mut self) {
+        for slot in self.peers.slots() {
+            // One that is not read now may hold a buffer that it was read into.
+            if self.peers.get_mut(slot).is_some_and(|peer| peer.give_back_slab(&mut self.slabs)) {
+                self.note_unfinished(slot);
+            }
+        }
+        self.slabs = Slabs::default();
+        self.shared.outbound.release();
+        self.peers.release();
+        self.keeps_much = false;
     }
 
     fn expire_due(&mut self) {
@@ -65,15 +71,11 @@ impl<P: Pattern> Engine<P> {
             }
         }
         if self.release_at.is_some_and(|at| at <= now) {
-            self.release_at = None;
-            if !self.moved_much {
-                self.slabs = Slabs::default();
-                self.shared.outbound.release();
-                self.peers.release();
-            } else {
-                self.release_at = Some(now + RELEASE_AFTER);
+            let needed = std::mem::take(&mut self.needs_much) | self.slabs.take_needed();
+            self.release_at = needed.then_some(now + RELEASE_AFTER);
+            if !needed {
+                self.release();
             }
-            self.moved_much = false;
         }
     }
 

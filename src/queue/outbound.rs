@@ -9,17 +9,14 @@ use crate::options::HighWaterMark;
 use crate::queue::waiters::{Ticket, Waiters, Woken};
 use crate::routing::sieve::{Mark, Sieve, Words};
 use crate::sync::BriefLock;
-use crate::zmtp::encoder::{BATCH_BYTES, Batch, LARGE_MESSAGE, WRITE_BYTES};
+use crate::zmtp::encoder::{BATCH_BYTES, Batch, CHAIN_FROM, LARGE_MESSAGE, SMALL_BUFFER, WRITE_BYTES};
 
-/// Emptied batches that are kept for their buffers while there is traffic.
+/// Emptied batches that are kept for their buffers.
 const SPARE_BATCHES: usize = 8;
 
 /// A message that comes after so many that nobody wanted is load and not a conversation: the time since the last one that was
 /// written does not tell.
 const LOAD: u32 = 32;
-
-/// An idle socket keeps no spare buffer larger than this.
-const SPARE_BYTES_IDLE: usize = 16 * 1024;
 
 #[derive(Debug, Default)]
 struct State {
@@ -56,7 +53,8 @@ impl State {
 
     #[inline]
     fn push(&mut self, message: &Message, size: usize) -> Call {
-        let frees_much = size >= LARGE_MESSAGE && message.unique_len() >= LARGE_MESSAGE;
+        // Before the batch holds the bodies, too.
+        let frees_much = size >= LARGE_MESSAGE && self.has_taker && message.unique_len(CHAIN_FROM) >= LARGE_MESSAGE;
         self.messages += 1;
         self.payload += size;
         let is_full = match self.batches.back_mut() {
@@ -68,8 +66,8 @@ impl State {
         };
         let engine_waits = std::mem::take(&mut self.engine_waits);
         let is_load = std::mem::take(&mut self.unmatched_since) >= LOAD;
-        if frees_much && self.has_taker {
-            Call::WriteAll
+        if frees_much {
+            Call::WriteNow
         } else if is_full && self.has_taker && self.payload >= WRITE_BYTES {
             Call::Write
         } else if is_load && self.has_taker {
@@ -123,8 +121,8 @@ pub(crate) enum Call {
     /// Write, if that is possible at once: as much is queued as one write should take, and it is still in the processor's
     /// cache.
     Write,
-    /// The same, and nothing of it is put off: the message is large, and its memory will be of use for the next one.
-    WriteAll,
+    /// Write, for a large message: its memory will be of use for the next one. It is put off only while others wait for room.
+    WriteNow,
 }
 
 /// The FIFO with its high-water marks.
@@ -283,9 +281,9 @@ impl Outbound {
         true
     }
 
-    /// Gives buffers back that an idle socket should not hold.
+    /// Gives large buffers back, which an idle socket should not hold.
     pub(crate) fn release(&self) {
-        self.state.lock().spare.retain(|batch| batch.capacity() <= SPARE_BYTES_IDLE);
+        self.state.lock().spare.retain(|batch| batch.capacity() <= SMALL_BUFFER);
     }
 
     /// Takes no more messages; those that wait to be queued fail.
@@ -415,7 +413,7 @@ mod tests {
         take(&queue);
         assert!(queue.sleep(true));
         assert_eq!(queue.offer(&vec![0; LARGE_MESSAGE - 1].into()), Ok(Call::Wake));
-        assert_eq!(queue.offer(&large), Ok(Call::WriteAll));
+        assert_eq!(queue.offer(&large), Ok(Call::WriteNow));
         take(&queue);
         let kept = large.clone();
         assert_eq!(queue.offer(&large), Ok(Call::Nobody), "the memory is in use until {} bytes go", kept.byte_len());

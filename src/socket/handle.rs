@@ -327,18 +327,18 @@ impl Core {
         Ok(())
     }
 
-    /// The engine sleeps and there is a message for it, or as many as one write takes. These are written from here, and so
-    /// is a message when this thread has called no engine just before, which saves the hop to the I/O task. When messages
+    /// The engine sleeps and there is a message for it, or a large one, or as many as one write takes. These are written from here,
+    /// and so is a message when this thread has called no engine just before, which saves the hop to the I/O task. When messages
     /// follow each other closely, on this socket or on several in turn, the I/O task is woken, and sends what has come until
     /// then in one go.
     #[cold]
     fn call_engine(&self, call: Call) {
         let apart = match call {
-            Call::Write | Call::WriteAll => Duration::ZERO,
+            Call::Write | Call::WriteNow => Duration::ZERO,
             Call::Load => LOADS_APART,
             Call::Wake | Call::Nobody => CALLS_APART,
         };
-        let much = matches!(call, Call::Write | Call::WriteAll);
+        let much = matches!(call, Call::Write | Call::WriteNow);
         let now = LAST_CALL.get().is_none_or(|last| last.elapsed() >= apart);
         // A message for very many peers is the I/O task's work.
         if !now || self.has_crowd() || !self.take_turn(call == Call::Write) {
@@ -595,3 +595,63 @@ macro_rules! common_methods {
 }
 
 pub(crate) use common_methods;
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Future, ready};
+    use std::pin::Pin;
+
+    use super::*;
+    use crate::zmtp::encoder::{LARGE_MESSAGE, WRITE_BYTES};
+    use crate::zmtp::socket_type::SocketType;
+
+    /// An engine that does nothing but note whether more was said to come.
+    #[derive(Debug, Default)]
+    struct Turns(Mutex<Vec<bool>>);
+
+    impl Drive for Turns {
+        fn take_turn(&self, sending: bool) -> bool {
+            lock(&self.0).push(sending);
+            true
+        }
+
+        fn read_now(&self) -> bool {
+            false
+        }
+
+        fn run(self: Arc<Self>, _: Arc<Shared>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(ready(()))
+        }
+
+        fn connects_once(&self) -> bool {
+            false
+        }
+
+        fn rest(&self, _: &mut dyn FnMut(Vec<PeerStats>)) {}
+    }
+
+    #[test]
+    fn of_what_follows_closely_a_sender_writes_large_messages_and_full_queues_alone() {
+        let shared = Arc::new(Shared::new(Options::default(), SocketType::Push));
+        let engine = Arc::new(Turns::default());
+        let core = Core::new(shared.clone(), engine.clone());
+        let turns = |messages: &[usize]| {
+            assert!(shared.outbound.sleep(true));
+            for size in messages {
+                LAST_CALL.set(Some(tokio::time::Instant::now() + Duration::from_secs(3_600)));
+                core.offer(&vec![0; *size].into()).unwrap();
+            }
+            while let Some(taken) = shared.outbound.take() {
+                shared.outbound.settle(taken.messages, taken.payload, None);
+            }
+            std::mem::take(&mut *lock(&engine.0))
+        };
+        assert_eq!(turns(&[1, 1, LARGE_MESSAGE - 1]), []);
+        assert_eq!(turns(&[1, LARGE_MESSAGE, 1, LARGE_MESSAGE]), [false, false]);
+        assert_eq!(turns(&[WRITE_BYTES / 16; 16]), [true]);
+        assert!(shared.outbound.sleep(true));
+        LAST_CALL.set(None);
+        core.offer(&"the first for long".into()).unwrap();
+        assert_eq!(*lock(&engine.0), [false]);
+    }
+}

@@ -14,6 +14,9 @@ use crate::zmtp::frame::{self, Header};
 /// Below it one contiguous write beats the extra slices and reference counts (PERFORMANCE.md, "Copy or chain").
 pub(crate) const CHAIN_FROM: usize = 8 * 1024;
 
+/// A buffer of up to this many bytes is small: one body that is copied finds room in it, with its header.
+pub(crate) const SMALL_BUFFER: usize = CHAIN_FROM + 16;
+
 /// A batch that has reached this many bytes on the wire is full: a larger one would no longer be in the processor's cache
 /// when it is written.
 pub(crate) const BATCH_BYTES: usize = 256 * 1024;
@@ -22,8 +25,9 @@ pub(crate) const BATCH_BYTES: usize = 256 * 1024;
 /// other, and still more would make nothing faster (PERFORMANCE.md, "How much in one write").
 pub(crate) const WRITE_BYTES: usize = 4 * BATCH_BYTES;
 
-/// A message that frees so much is a write of its own. Were several of them freed at a time, the heap would give their memory
-/// back to the system, and fetch fresh pages for the next ones (PERFORMANCE.md, "How much in one write").
+/// A message whose bodies free so much when it is written is written at once, while its peer keeps up. Bodies of this size, which glibc
+/// maps apart at first, make it give what is free at the heap's end back to the system when that is as much as two of them: were
+/// several freed at a time, fresh pages would be fetched for the next ones (PERFORMANCE.md, "What was tried").
 pub(crate) const LARGE_MESSAGE: usize = 128 * 1024;
 
 /// Messages of up to this many bytes on the wire are dealt out with copies of this size.
@@ -186,6 +190,11 @@ impl Batch {
     /// How much memory the flat buffer holds, used or not.
     pub(crate) fn capacity(&self) -> usize {
         self.flat.capacity()
+    }
+
+    /// How much of the buffer has been filled, in bytes.
+    pub(crate) fn filled(&self) -> usize {
+        self.flat.len()
     }
 
     /// How much memory the batch keeps from being used otherwise.
