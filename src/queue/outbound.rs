@@ -54,7 +54,8 @@ impl State {
     #[inline]
     fn push(&mut self, message: &Message, size: usize) -> Call {
         // Before the batch holds the bodies, too.
-        let frees_much = size >= LARGE_MESSAGE && self.has_taker && message.unique_len(CHAIN_FROM) >= LARGE_MESSAGE;
+        let is_large = size >= LARGE_MESSAGE;
+        let frees_much = is_large && message.unique_len(CHAIN_FROM) >= LARGE_MESSAGE;
         self.messages += 1;
         self.payload += size;
         let is_full = match self.batches.back_mut() {
@@ -66,7 +67,9 @@ impl State {
         };
         let engine_waits = std::mem::take(&mut self.engine_waits);
         let is_load = std::mem::take(&mut self.unmatched_since) >= LOAD;
-        if frees_much {
+        if is_large && !self.has_taker {
+            Call::GiveWay
+        } else if frees_much {
             Call::WriteNow
         } else if is_full && self.has_taker && self.payload >= WRITE_BYTES {
             Call::Write
@@ -123,6 +126,9 @@ pub(crate) enum Call {
     Write,
     /// Write, for a large message: its memory will be of use for the next one. It is put off only while others wait for room.
     WriteNow,
+    /// Let other tasks have a turn before the next message: this one is large, and no peer takes it now. The runtime may find one
+    /// that does; otherwise such messages would fill all of the memory that the queue may take before anybody looks.
+    GiveWay,
 }
 
 /// The FIFO with its high-water marks.
@@ -409,7 +415,9 @@ mod tests {
     fn a_sender_writes_a_large_message_at_once_that_it_does_not_keep() {
         let queue = queue(0, 0);
         let large = Message::from(vec![0; LARGE_MESSAGE]);
-        assert_eq!(queue.offer(&large), Ok(Call::Nobody), "no peer has room");
+        assert_eq!(queue.offer(&large), Ok(Call::GiveWay), "no peer has room");
+        take(&queue);
+        assert_eq!(queue.offer(&vec![0; LARGE_MESSAGE - 1].into()), Ok(Call::Nobody));
         take(&queue);
         assert!(queue.sleep(true));
         assert_eq!(queue.offer(&vec![0; LARGE_MESSAGE - 1].into()), Ok(Call::Wake));

@@ -3,11 +3,13 @@
 use std::cell::Cell;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future;
 use tokio::runtime;
+use tokio::task::coop::consume_budget;
 use tracing::Instrument;
 
 use crate::endpoint::{Endpoint, EndpointError};
@@ -64,12 +66,21 @@ pub(crate) struct Core {
     life: Mutex<Life>,
     /// Roughly counts calls of `send` and `recv`.
     calls: AtomicU32,
+    /// The next `send` lets others have a turn first.
+    gives_way: AtomicBool,
 }
 
 impl Core {
     /// A socket around an engine.
     pub(crate) fn new(shared: Arc<Shared>, engine: Arc<dyn Drive>) -> Self {
-        Self { shared, engine, filter: None, life: Mutex::new(Life::New), calls: AtomicU32::new(0) }
+        Self {
+            shared,
+            engine,
+            filter: None,
+            life: Mutex::new(Life::New),
+            calls: AtomicU32::new(0),
+            gives_way: AtomicBool::new(false),
+        }
     }
 
     /// A socket with this pattern, and its engine, for what only its type can do.
@@ -322,6 +333,7 @@ impl Core {
     pub(crate) fn offer(&self, message: &Message) -> Result<(), Refused> {
         match self.shared.outbound.offer(message)? {
             Call::Nobody => {}
+            Call::GiveWay => self.give_way(),
             call => self.call_engine(call),
         }
         Ok(())
@@ -336,7 +348,7 @@ impl Core {
         let apart = match call {
             Call::Write | Call::WriteNow => Duration::ZERO,
             Call::Load => LOADS_APART,
-            Call::Wake | Call::Nobody => CALLS_APART,
+            Call::Wake | Call::Nobody | Call::GiveWay => CALLS_APART,
         };
         let much = matches!(call, Call::Write | Call::WriteNow);
         let now = LAST_CALL.get().is_none_or(|last| last.elapsed() >= apart);
@@ -449,6 +461,23 @@ impl Core {
         let calls = self.calls.load(Ordering::Relaxed).wrapping_add(1);
         self.calls.store(calls, Ordering::Relaxed);
         calls % CALLS_PER_UNIT == 0
+    }
+
+    /// Has the next `send` be due, and give way to other tasks.
+    #[cold]
+    pub(crate) fn give_way(&self) {
+        self.gives_way.store(true, Ordering::Relaxed);
+        self.calls.store(CALLS_PER_UNIT - 1, Ordering::Relaxed);
+    }
+
+    /// A `send` that is due: lets other tasks have a turn if they are to, or uses up some of its task's budget.
+    #[cold]
+    pub(crate) fn poll_due(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.gives_way.swap(false, Ordering::Relaxed) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        pin!(consume_budget()).poll(cx)
     }
 
     /// Drives the engine on the caller's time, unless somebody does already.
@@ -600,8 +629,12 @@ pub(crate) use common_methods;
 mod tests {
     use std::future::{Future, ready};
     use std::pin::Pin;
+    use std::task::Wake;
+
+    use futures::FutureExt;
 
     use super::*;
+    use crate::socket::sending::SendMessage;
     use crate::zmtp::encoder::{LARGE_MESSAGE, WRITE_BYTES};
     use crate::zmtp::socket_type::SocketType;
 
@@ -653,5 +686,33 @@ mod tests {
         LAST_CALL.set(None);
         core.offer(&"the first for long".into()).unwrap();
         assert_eq!(*lock(&engine.0), [false]);
+    }
+
+    /// Whether a task was woken.
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn after_a_large_message_that_no_peer_takes_others_have_a_turn_once() {
+        let core = Core::new(Arc::new(Shared::new(Options::default(), SocketType::Push)), Arc::new(Turns::default()));
+        for (size, waits) in
+            [(LARGE_MESSAGE, false), (1, true), (1, false), (LARGE_MESSAGE, false), (LARGE_MESSAGE, true)]
+        {
+            let woken = Arc::new(Woken::default());
+            let waker = woken.clone().into();
+            let mut send = SendMessage::new(&core, vec![0; size].into());
+            assert_eq!(send.poll_unpin(&mut Context::from_waker(&waker)).is_pending(), waits, "{size}");
+            assert_eq!(woken.0.load(Ordering::Relaxed), waits, "at once");
+            if waits {
+                assert!(send.poll_unpin(&mut Context::from_waker(&waker)).is_ready());
+            }
+        }
+        assert_eq!(core.shared.outbound.depth().0, 5);
     }
 }

@@ -39,7 +39,7 @@ impl Future for SendMessage<'_> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         assert!(!this.is_done, "a send was polled after it had finished");
-        if this.core.is_due() && pin!(consume_budget()).poll(cx).is_pending() {
+        if this.core.is_due() && this.core.poll_due(cx).is_pending() {
             return Poll::Pending;
         }
         // The first look only: one that waits has its place among those who wait.
@@ -66,8 +66,10 @@ impl SendMessage<'_> {
         self.is_done = true;
         match result {
             Ok(call) => {
-                if call != Call::Nobody {
-                    self.core.shared.signal.wake();
+                match call {
+                    Call::Nobody => {}
+                    Call::GiveWay => self.core.give_way(),
+                    _ => self.core.shared.signal.wake(),
                 }
                 Poll::Ready(Ok(()))
             }
@@ -153,7 +155,7 @@ impl Sink<Message> for MessageSink<'_> {
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         // A source that is always ready, and a queue that always has room, would keep their thread for ever.
         if self.core.is_due() {
-            ready!(pin!(consume_budget()).poll(cx));
+            ready!(self.core.poll_due(cx));
         }
         ready!(self.poll_held(cx))?;
         let this = &mut *self;
