@@ -199,7 +199,8 @@ macro_rules! sending_methods {
         ///
         $(#[doc = $waits])+
         ///
-        /// Ready means queued, not delivered: the I/O task does the rest.
+        /// Ready means queued, not delivered: the I/O task does the rest. Now and then it is not ready at once although there is
+        /// room, so that other tasks have their turn; [`try_send`](Self::try_send) never waits.
         ///
         /// # Errors
         ///
