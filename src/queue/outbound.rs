@@ -53,8 +53,8 @@ impl State {
 
     #[inline]
     fn push(&mut self, message: &Message, size: usize) -> Call {
-        // Before the batch holds the bodies, too.
         let is_large = size >= LARGE_MESSAGE;
+        // Asked before the batch holds the bodies, too.
         let frees_much = is_large && message.unique_len(CHAIN_FROM) >= LARGE_MESSAGE;
         self.messages += 1;
         self.payload += size;
