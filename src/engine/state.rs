@@ -82,9 +82,9 @@ pub(crate) struct Engine<P> {
     pub(super) woken: Vec<usize>,
     /// How often the write was put off to collect more.
     pub(super) collected: usize,
-    /// Buffers are kept that an idle socket should not hold.
+    /// Emptied batches are kept whose buffers an idle socket should not hold.
     pub(super) keeps_much: bool,
-    /// Such a buffer has been filled since the last look.
+    /// Such a one has been filled since the last look.
     pub(super) needs_much: bool,
     /// When the I/O task will look at the time, as far as it has said.
     pub(super) armed: Option<Instant>,

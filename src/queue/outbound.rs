@@ -335,7 +335,10 @@ impl Outbound {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::queue::waiters::Wakes;
     use futures::task::noop_waker;
 
     fn queue(messages: usize, bytes: usize) -> Outbound {
@@ -491,47 +494,32 @@ mod tests {
     fn a_waiter_that_leaves_after_its_turn_passes_it_on() {
         let queue = queue(1, 0);
         queue.offer(&"full".into()).unwrap();
-        let (first, first_waker) = futures_test_waker();
-        let (second, second_waker) = futures_test_waker();
+        let (first, first_waker) = counted_waker();
+        let (second, second_waker) = counted_waker();
         let (mut a, mut b) = (None, None);
         assert!(queue.poll_offer(&"a".into(), &mut a, &first_waker).is_pending());
         assert!(queue.poll_offer(&"b".into(), &mut b, &second_waker).is_pending());
         take(&queue);
-        assert!(first.was_woken() && !second.was_woken());
+        assert!(first.count() == 1 && second.count() == 0);
         queue.leave(a.unwrap());
-        assert!(second.was_woken());
+        assert_eq!(second.count(), 1);
     }
 
     #[test]
     fn closing_fails_those_who_wait() {
         let queue = queue(1, 0);
         queue.offer(&"full".into()).unwrap();
-        let (woken, waker) = futures_test_waker();
+        let (woken, waker) = counted_waker();
         let mut ticket = None;
         assert!(queue.poll_offer(&"late".into(), &mut ticket, &waker).is_pending());
         queue.close();
-        assert!(woken.was_woken());
+        assert_eq!(woken.count(), 1);
         let result = queue.poll_offer(&"late".into(), &mut ticket, &noop_waker());
         assert_eq!(result, Poll::Ready(Err(Refused::Closed)));
     }
 
-    #[derive(Default)]
-    struct Flag(std::sync::atomic::AtomicBool);
-
-    impl Flag {
-        fn was_woken(&self) -> bool {
-            self.0.load(std::sync::atomic::Ordering::SeqCst)
-        }
-    }
-
-    impl std::task::Wake for Flag {
-        fn wake(self: std::sync::Arc<Self>) {
-            self.0.store(true, std::sync::atomic::Ordering::SeqCst);
-        }
-    }
-
-    fn futures_test_waker() -> (std::sync::Arc<Flag>, Waker) {
-        let flag = std::sync::Arc::new(Flag::default());
-        (flag.clone(), flag.into())
+    fn counted_waker() -> (Arc<Wakes>, Waker) {
+        let wakes = Arc::new(Wakes::default());
+        (wakes.clone(), wakes.into())
     }
 }

@@ -78,3 +78,22 @@ impl Woken {
         self.0.into_iter().for_each(Waker::wake);
     }
 }
+
+/// Counts how often a task of a test is woken.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(crate) struct Wakes(std::sync::atomic::AtomicUsize);
+
+#[cfg(test)]
+impl Wakes {
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+impl std::task::Wake for Wakes {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+}

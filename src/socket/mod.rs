@@ -10,5 +10,6 @@ pub(crate) mod receiving;
 pub(crate) mod sending;
 pub(crate) mod subscribe;
 pub(crate) mod subscriptions;
+pub(crate) mod turns;
 pub(crate) mod xpublish;
 pub(crate) mod xsubscribe;

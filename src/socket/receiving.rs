@@ -386,26 +386,14 @@ pub(crate) use {conflate_option, receiving_close, receiving_methods, receiving_o
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
-
     use bytes::Bytes;
     use futures::FutureExt;
 
     use super::*;
     use crate::SubSocket;
     use crate::options::HighWaterMark;
+    use crate::queue::waiters::Wakes;
     use crate::zmtp::run::Run;
-
-    /// How often a task was woken.
-    #[derive(Default)]
-    struct Woken(AtomicUsize);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 
     #[tokio::test]
     async fn one_that_is_woken_in_vain_keeps_its_place() {
@@ -427,9 +415,9 @@ mod tests {
             .boxed_local(),
         ];
         for mut first in ways {
-            let woken = [Arc::new(Woken::default()), Arc::new(Woken::default())];
+            let woken = [Arc::new(Wakes::default()), Arc::new(Wakes::default())];
             let wakers = woken.clone().map(Into::into);
-            let count = || [0, 1].map(|task: usize| woken[task].0.load(Ordering::Relaxed));
+            let count = || [0, 1].map(|task: usize| woken[task].count());
             let mut second = sub.recv();
             assert!(first.poll_unpin(&mut Context::from_waker(&wakers[0])).is_pending());
             assert!(second.poll_unpin(&mut Context::from_waker(&wakers[1])).is_pending());
